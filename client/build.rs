@@ -1,0 +1,90 @@
+//! Generates the API's types from `proto/`, without `protoc`, and gives them the JSON form that `json.rs` describes.
+
+use std::{env, path::PathBuf};
+
+use prost::Message;
+
+const FILES: [&str; 3] = ["convoy/v1/types.proto", "convoy/v1/registry.proto", "convoy/v1/proxies.proto"];
+const DURATIONS: [&str; 9] = [
+    "Sla.latency_p50",
+    "Sla.latency_p99",
+    "Lease.ttl",
+    "Lease.heartbeat_interval",
+    "Service.drain_time",
+    "RegisterRequest.ttl",
+    "DrainRequest.drain_time",
+    "DrainResponse.drain_time",
+    "PutServiceRequest.drain_time",
+];
+const TIMES: [&str; 5] =
+    ["Health.since", "Instance.registered_at", "Proxy.connected_at", "ProxyType.acked_at", "Nack.at"];
+const ENUMS: [(&str, &str); 8] = [
+    ("Port.protocol", "Protocol"),
+    ("ServicePort.protocol", "Protocol"),
+    ("Health.verdict", "Verdict"),
+    ("LeaseStatus.outcome", "LeaseOutcome"),
+    ("WatchEvent.kind", "WatchKind"),
+    ("WatchEvent.cause", "RemovalCause"),
+    ("Proxy.dialect", "Dialect"),
+    ("ProxyType.sync", "SyncState"),
+];
+/// What is left out of JSON when absent.
+const OPTIONAL: [&str; 24] = [
+    "Registration.weight",
+    "Registration.ready",
+    "Registration.locality",
+    "Registration.sla",
+    "Sla.throughput_rps",
+    "Sla.cost_per_request",
+    "Load.cpu",
+    "Load.memory",
+    "Load.queue_depth",
+    "Load.in_flight",
+    "Instance.health",
+    "Instance.locality",
+    "Instance.sla",
+    "Instance.load",
+    "RegisterRequest.incarnation",
+    "RegisterResponse.lease",
+    "LeaseHeartbeat.load",
+    "LeaseStatus.lease",
+    "DeregisterRequest.incarnation",
+    "DrainRequest.incarnation",
+    "DrainResponse.instance",
+    "PutServiceResponse.service",
+    "WatchEvent.instance",
+    "ProxyType.last_nack",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=../proto");
+    let descriptors = protox::compile(FILES, ["../proto"])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    std::fs::write(out.join("convoy.v1.bin"), descriptors.encode_to_vec())?;
+    let mut config = tonic_prost_build::configure()
+        .build_server(env::var("CARGO_FEATURE_SERVER").is_ok())
+        .btree_map(".")
+        .message_attribute(".", "#[derive(serde::Serialize, serde::Deserialize)]")
+        .message_attribute(".", "#[serde(default, deny_unknown_fields)]");
+    for field in DURATIONS {
+        let with = "#[serde(with = \"crate::json::duration\", skip_serializing_if = \"Option::is_none\")]";
+        config = config.field_attribute(format!(".convoy.v1.{field}"), with);
+    }
+    for field in TIMES {
+        let with = "#[serde(with = \"crate::json::time\", skip_serializing_if = \"Option::is_none\")]";
+        config = config.field_attribute(format!(".convoy.v1.{field}"), with);
+    }
+    for (field, name) in ENUMS {
+        let with = format!(
+            "#[serde(serialize_with = \"crate::json::write_enum::<{name}, _>\", \
+             deserialize_with = \"crate::json::read_enum::<{name}, _>\")]"
+        );
+        config = config.field_attribute(format!(".convoy.v1.{field}"), with);
+    }
+    for field in OPTIONAL {
+        config = config
+            .field_attribute(format!(".convoy.v1.{field}"), "#[serde(skip_serializing_if = \"Option::is_none\")]");
+    }
+    config.compile_fds(descriptors)?;
+    Ok(())
+}
