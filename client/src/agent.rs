@@ -17,6 +17,8 @@ use crate::{
 
 /// Commands wait in here while a call is under way; more than this many at once is no use of an agent.
 const COMMANDS: usize = 16;
+/// How long after its drain time an instance may still be there: its removal is a write, and we only look now and then.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
 /// A registered instance, kept alive by a task in the background.
 ///
@@ -154,7 +156,8 @@ impl Agent {
     }
 
     async fn drain_within(&self, drain_time: Option<Duration>) -> Result<Drained, Error> {
-        let deadline = Instant::now() + self.command(|reply| Command::Drain(drain_time, reply)).await?;
+        let drain_time = self.command(|reply| Command::Drain(drain_time, reply)).await?;
+        let deadline = Instant::now() + drain_time + DRAIN_GRACE;
         let instance = proto::GetInstanceRequest {
             namespace: self.registration.namespace.clone(),
             service: self.registration.service.clone(),

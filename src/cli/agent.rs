@@ -74,6 +74,7 @@ pub(super) async fn run(arguments: Agent, options: &Options) -> anyhow::Result<E
     let mut child = if arguments.command.is_empty() { None } else { Some(Child::spawn(&arguments.command)?) };
     let mut listening = std::pin::pin!(listens(&arguments));
     let mut is_ready = !waits_to_listen;
+    let mut said = String::new();
     loop {
         tokio::select! {
             status = ended(&mut child) => {
@@ -83,7 +84,12 @@ pub(super) async fn run(arguments: Agent, options: &Options) -> anyhow::Result<E
             signal = signals.next() => return stop(&agent, &arguments, child, signal, &mut signals).await,
             Ok(()) = states.changed() => {
                 let state = states.borrow_and_update().clone();
-                say_state(&agent, &options.server, &state);
+                let news = describe(&agent, &options.server, &state);
+                // The same failure, again and again, is told once.
+                if !news.is_empty() && news != said {
+                    say(&news);
+                    said = news;
+                }
                 // Without a program there is nothing left to do.
                 if let (State::Over(Some(error)), None) = (state, &child) {
                     return Err(error.into());
@@ -172,15 +178,15 @@ async fn listens(arguments: &Agent) -> bool {
     tokio::time::timeout_at(deadline, connects).await.is_ok()
 }
 
-fn say_state(agent: &convoy_client::Agent, server: &str, state: &State) {
+/// A state in words; empty if there is nothing to tell yet, or it is as we wanted it.
+fn describe(agent: &convoy_client::Agent, server: &str, state: &State) -> String {
     let name = format!("{}/{}", agent.service(), agent.id());
     match state {
-        State::Registered { lease } => say(&format!("{name} is registered at {server}, lease {lease}")),
-        State::Away(error) => say(&format!("no answer from {server}, trying again: {error}")),
-        State::Refused(error) => say(&format!("{server} refuses {name}, trying again: {error}")),
-        State::Over(Some(error)) => say(&format!("{name} is not registered any more: {error}")),
-        // Not yet anything, or as we wanted it.
-        _ => {}
+        State::Registered { lease } => format!("{name} is registered at {server}, lease {lease}"),
+        State::Away(error) => format!("no answer from {server}, trying again: {error}"),
+        State::Refused(error) => format!("{server} refuses {name}, trying again: {error}"),
+        State::Over(Some(error)) => format!("{name} is not registered any more: {error}"),
+        _ => String::new(),
     }
 }
 

@@ -64,10 +64,18 @@ pub(super) async fn run(get: Get, options: &Options, out: &mut dyn Write) -> any
     match get.kind {
         Kind::Services { name: None } => services(&client, options, out).await,
         Kind::Services { name: Some(name) } => service(&client, options, name, out).await,
-        Kind::Instances { name: None } => instances(&everywhere(&client, options).await?, options, out),
+        Kind::Instances { name: None } => {
+            let answer = all_instances(&client, options, String::new()).await?;
+            instances(&answer, options, &format!("No instances {}.", options.whereabouts()), out)
+        }
         Kind::Instances { name: Some(ServiceOrInstance { service, id: None }) } => {
-            let request = ListInstancesRequest { namespace: options.namespace(), service };
-            instances(&client.list_instances(request).await?, options, out)
+            let none = format!("{service} has no instances {}.", options.whereabouts());
+            let answer = if options.all_namespaces {
+                all_instances(&client, options, service).await?
+            } else {
+                client.list_instances(ListInstancesRequest { namespace: options.namespace(), service }).await?
+            };
+            instances(&answer, options, &none, out)
         }
         Kind::Instances { name: Some(ServiceOrInstance { service, id: Some(id) }) } => {
             let instance = client.get_instance(GetInstanceRequest { namespace: options.namespace(), service, id });
@@ -97,10 +105,9 @@ async fn service(client: &Client, options: &Options, name: String, out: &mut dyn
     })
 }
 
-fn instances(answer: &ListInstancesResponse, options: &Options, out: &mut dyn Write) -> anyhow::Result<()> {
+fn instances(answer: &ListInstancesResponse, options: &Options, none: &str, out: &mut dyn Write) -> anyhow::Result<()> {
     let names: Vec<String> = answer.instances.iter().map(tables::instance_name).collect();
-    let none = format!("No such instances {}.", options.whereabouts());
-    output::print(out, options, answer, &names, &none, |width| {
+    output::print(out, options, answer, &names, none, |width| {
         tables::instances(&answer.instances, width, options.all_namespaces, SystemTime::now())
     })
 }
@@ -112,10 +119,11 @@ fn one_instance(instance: &Instance, options: &Options, out: &mut dyn Write) -> 
     })
 }
 
-/// The instances of all services: the beginning of a watch, which is one call and one revision, where a list for each
+/// The instances of all services, or of one in all namespaces: the beginning of a watch, which is one call and one revision, where a list for each
 /// service would be many of each.
-async fn everywhere(client: &Client, options: &Options) -> anyhow::Result<ListInstancesResponse> {
-    let mut watch = client.watch(WatchRequest { namespace: options.namespaces(), ..Default::default() });
+async fn all_instances(client: &Client, options: &Options, service: String) -> anyhow::Result<ListInstancesResponse> {
+    let request = WatchRequest { namespace: options.namespaces(), service, ..Default::default() };
+    let mut watch = client.watch(request);
     let mut instances = Vec::new();
     loop {
         let event = tokio::time::timeout(options.timeout, watch.next()).await;

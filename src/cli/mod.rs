@@ -166,7 +166,6 @@ mod tests {
             "get",
             "get things",
             "get svc -o xml",
-            "get svc -A -n prod",
             "get svc --timeout 5",
             "get inst /x",
             "drain reviews",

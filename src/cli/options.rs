@@ -15,8 +15,8 @@ pub(super) struct Options {
     /// The namespace; `default` when not set
     #[arg(short, long, global = true, value_name = "NAME", env = "CONVOY_NAMESPACE")]
     pub(super) namespace: Option<String>,
-    /// All namespaces
-    #[arg(short = 'A', long, global = true, conflicts_with = "namespace")]
+    /// All namespaces, whichever is set
+    #[arg(short = 'A', long, global = true)]
     pub(super) all_namespaces: bool,
     /// How to print: tables for people, json and yaml as in the HTTP API, name as other commands take it
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
@@ -53,6 +53,11 @@ impl Options {
     /// The namespace of a list: empty, as in the API, for all.
     pub(super) fn namespaces(&self) -> String {
         if self.all_namespaces { String::new() } else { self.namespace() }
+    }
+
+    /// Whether a thing is in the namespace, if one is set: for lists that are of all namespaces unless one is.
+    pub(super) fn includes(&self, namespace: &str) -> bool {
+        self.all_namespaces || self.namespace.as_ref().is_none_or(|wanted| wanted == namespace)
     }
 
     /// How a list's namespace is called in a sentence.

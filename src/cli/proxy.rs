@@ -53,7 +53,7 @@ pub(super) fn print(
     out: &mut dyn Write,
     table: fn(&[Connected], Width, SystemTime) -> Table,
 ) -> anyhow::Result<()> {
-    answer.proxies.retain(|proxy| options.namespace.as_ref().is_none_or(|namespace| *namespace == proxy.namespace));
+    answer.proxies.retain(|proxy| options.includes(&proxy.namespace));
     if let Some(node) = node {
         answer.proxies.retain(|proxy| proxy.node == node);
         anyhow::ensure!(!answer.proxies.is_empty(), "no proxy with the node id {node:?} is connected");
