@@ -7,7 +7,8 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::model::Limits;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+/// What keeps the registrations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum StorageKind {
     /// Nothing survives a restart; agents register again.
@@ -17,19 +18,6 @@ pub enum StorageKind {
     Redb,
     /// Several Convoys, one truth. Not in this version.
     Etcd,
-}
-
-impl std::str::FromStr for StorageKind {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "memory" => Ok(Self::Memory),
-            "redb" => Ok(Self::Redb),
-            "etcd" => Ok(Self::Etcd),
-            _ => Err(format!("{text:?} is not one of redb, memory, etcd")),
-        }
-    }
 }
 
 /// Everything that can be set. Unknown keys are errors.
