@@ -556,7 +556,7 @@ impl TypeState {
             names.extend(self.held.keys().cloned());
         }
         let patience_over = self.held_back_since.is_some_and(|since| since + STEP_PATIENCE <= now.at);
-        let mut held_back = false;
+        let (mut held_back, mut unknown) = (false, false);
         for name in names {
             let step = self.look(kind, &name, catalog, readiness, others);
             if step.waits && !patience_over {
@@ -573,14 +573,17 @@ impl TypeState {
                     batch.changed.push((name.clone(), resource));
                 }
                 Action::Remove => batch.removed.push(name.clone()),
-                Action::Wait => continue,
+                Action::Wait => {
+                    unknown = true;
+                    continue;
+                }
                 Action::Nothing => {}
             }
             self.asked.remove(&name);
         }
         self.held_back_since = held_back.then(|| self.held_back_since.unwrap_or(now.at));
         let nothing = batch.changed.is_empty() && batch.removed.is_empty();
-        if nothing && (held_back || !self.answer_due) {
+        if nothing && (held_back || unknown || !self.answer_due) {
             return None;
         }
         self.answer_due = false;
