@@ -1,0 +1,11 @@
+//! The public API and the xDS ports over real sockets, as agents, operators, proxies and strangers meet them. One
+//! binary; modules by concern.
+
+mod support;
+
+mod durability;
+mod expiry;
+mod histories;
+mod leases;
+mod registration;
+mod services;
