@@ -7,5 +7,6 @@ mod durability;
 mod expiry;
 mod histories;
 mod leases;
+mod paths;
 mod registration;
 mod services;
