@@ -5,6 +5,7 @@ mod support;
 
 mod durability;
 mod expiry;
+mod fencing;
 mod histories;
 mod leases;
 mod paths;
