@@ -9,5 +9,6 @@ mod fencing;
 mod histories;
 mod leases;
 mod paths;
+mod refusals;
 mod registration;
 mod services;
