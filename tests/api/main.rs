@@ -12,3 +12,4 @@ mod paths;
 mod refusals;
 mod registration;
 mod services;
+mod watch;
