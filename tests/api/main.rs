@@ -8,6 +8,7 @@ mod expiry;
 mod fencing;
 mod histories;
 mod leases;
+mod limits;
 mod paths;
 mod refusals;
 mod registration;
