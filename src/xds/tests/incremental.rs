@@ -296,8 +296,7 @@ fn rule_3_a_request_without_a_type_is_refused_on_ads_only() {
     let refused = bench.session.receive_incremental(DeltaDiscoveryRequest::default(), bench.now);
     assert_eq!(refused.expect_err("refused"), Refusal::NoType);
     bench.session = Session::new(Dialect::Incremental, Some(EDS));
-    let request =
-        DeltaDiscoveryRequest { resource_names_subscribe: strings(&["a"]), ..Default::default() };
+    let request = DeltaDiscoveryRequest { resource_names_subscribe: strings(&["a"]), ..Default::default() };
     bench.delta(request);
     assert_eq!(bench.one().resources, contents(&[("a", "1")]));
     let other = DeltaDiscoveryRequest { type_url: CDS.type_url().into(), ..Default::default() };
