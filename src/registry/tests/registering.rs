@@ -125,8 +125,8 @@ fn a_port_speaks_one_protocol_in_a_service() {
 
 #[test]
 fn limits_are_refused_whole() {
-    let mut book = Book::default();
-    book.limits = Limits { instances_per_service: 2, instances_per_lease: 3, ..Limits::default() };
+    let limits = Limits { instances_per_service: 2, instances_per_lease: 3, ..Limits::default() };
+    let mut book = Book { limits, ..Book::default() };
     let lease = book.register(&[("web/1", spec(1)), ("web/2", spec(2))]).expect("registered");
     let error = book.register(&[("web/3", spec(3))]).expect_err("refused");
     assert!(matches!(error, Error::LimitReached { limit: 2, .. }), "{error}");
