@@ -355,7 +355,11 @@ impl Session {
         }
         match kind {
             // Who came back has routes that it has not spoken of yet.
-            ResourceType::Cluster if self.returning && !self.types.contains_key(&ResourceType::Route) => true,
+            ResourceType::Cluster
+                if self.returning && self.only.is_none() && !self.types.contains_key(&ResourceType::Route) =>
+            {
+                true
+            }
             ResourceType::Cluster => [ResourceType::Listener, ResourceType::Route]
                 .iter()
                 .filter_map(|kind| self.types.get(kind))

@@ -172,6 +172,7 @@ fn rule_43_who_comes_back_gets_what_changed_and_what_went() {
     let changed = bench.shelf.version(CDS, "b");
     bench.shelf.remove(CDS, "a");
     bench.shelf.put(CDS, "b", "2");
+    bench.session = Session::new(Dialect::Incremental, Some(CDS));
     bench.resume(CDS, &[], &[("a", gone), ("b", changed)]);
     let seen = bench.take();
     assert_eq!((seen.resources, seen.removed), (contents(&[("b", "2")]), strings(&["a"])));

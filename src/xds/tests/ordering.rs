@@ -142,6 +142,24 @@ fn rule_54_endpoints_asked_for_before_clusters_are_answered_again_after_them() {
 }
 
 #[test]
+fn a_cluster_that_went_meanwhile_stays_until_the_returning_client_has_the_routes_without_it() {
+    let mut bench = settled(Dialect::Incremental);
+    let clusters = ["a", "b"].map(|name| (name, bench.shelf.version(CDS, name)));
+    let routes = [("route", bench.shelf.version(RDS, "route"))];
+    bench.shelf.remove(CDS, "b");
+    bench.shelf.put_leading_to(RDS, "route", "2", &["a"]);
+    bench.reconnect();
+    bench.resume(CDS, &[], &clusters);
+    bench.silent();
+    bench.resume(RDS, &["route"], &routes);
+    let seen = bench.one();
+    assert_eq!((seen.kind, seen.resources.len()), (Some(RDS), 1));
+    bench.silent();
+    bench.ack(&seen);
+    assert_eq!(bench.take().removed, ["b"]);
+}
+
+#[test]
 fn a_client_that_names_its_clusters_is_not_kept_waiting() {
     // A proxyless client asks for the listener first, and for the cluster when that has come.
     for dialect in BOTH {
