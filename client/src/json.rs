@@ -7,8 +7,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::proto;
 
-const UNITS: [(&str, u64); 6] =
-    [("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000), ("ns", 1)];
+const UNITS: [(&str, u64); 6] = [
+    ("h", 3_600_000_000_000),
+    ("m", 60_000_000_000),
+    ("s", 1_000_000_000),
+    ("ms", 1_000_000),
+    ("us", 1_000),
+    ("ns", 1),
+];
 
 /// Writes a duration in the largest unit that holds it whole: `90s`, `1500ms`, `24h`.
 pub fn format_duration(duration: Duration) -> String {
@@ -47,7 +53,8 @@ pub(crate) mod duration {
     use serde::de::Error as _;
 
     pub(crate) fn serialize<S: Serializer>(
-        value: &Option<prost_types::Duration>, serializer: S,
+        value: &Option<prost_types::Duration>,
+        serializer: S,
     ) -> Result<S::Ok, S::Error> {
         let duration = value.and_then(|value| std::time::Duration::try_from(value).ok()).unwrap_or_default();
         serializer.serialize_str(&format_duration(duration))
@@ -67,7 +74,8 @@ pub(crate) mod time {
     use serde::de::Error as _;
 
     pub(crate) fn serialize<S: Serializer>(
-        value: &Option<prost_types::Timestamp>, serializer: S,
+        value: &Option<prost_types::Timestamp>,
+        serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&value.unwrap_or_default().to_string())
     }
@@ -130,8 +138,7 @@ fn short_name<E: Named>(value: E) -> String {
 fn parse_enum<E: Named>(text: &str) -> Result<E, String> {
     let known = text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     E::from_full_name(&format!("{}{}", E::PREFIX, text.to_ascii_uppercase())).filter(|_| known).ok_or_else(|| {
-        let names: Vec<String> =
-            (1..).map_while(|number| E::try_from(number).ok()).map(short_name).collect();
+        let names: Vec<String> = (1..).map_while(|number| E::try_from(number).ok()).map(short_name).collect();
         format!("{text:?} is not one of {}", names.join(", "))
     })
 }

@@ -1,0 +1,153 @@
+//! A thin typed client of the gRPC API: one connection, made when first needed and again when lost; a deadline on
+//! every call; errors as `Error`.
+
+use std::{future::Future, time::Duration};
+
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{
+    Request, Response, Status, Streaming,
+    transport::{Channel, Endpoint},
+};
+
+use crate::{
+    Error,
+    proto::{self, proxies_client::ProxiesClient, registry_client::RegistryClient},
+    watch::Watch,
+};
+
+/// How long a connection attempt may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Without these a client whose peer vanished silently (a partition, a lost host) would never notice.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a call may take, unless set otherwise.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// A list of 10 000 instances with 32 KiB of metadata each does not fit in gRPC's usual 4 MiB.
+const LARGEST_ANSWER: usize = 512 * 1024 * 1024;
+
+/// A connection to Convoy's gRPC API. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    registry: RegistryClient<Channel>,
+    proxies: ProxiesClient<Channel>,
+    deadline: Duration,
+}
+
+/// A call of the API, under the deadline.
+macro_rules! calls {
+    ($($(#[$doc:meta])* $name:ident($request:ident) -> $answer:ident of $service:ident;)*) => {$(
+        $(#[$doc])*
+        pub async fn $name(&self, request: proto::$request) -> Result<proto::$answer, Error> {
+            let mut stub = self.$service.clone();
+            self.within_deadline(stub.$name(self.timed(request))).await
+        }
+    )*};
+}
+
+impl Client {
+    /// A client of the server at `address`, such as `http://127.0.0.1:7071` (`http://` may be left out). It connects
+    /// with the first call, so a server that is away is an error of that call. To be called inside a Tokio runtime.
+    ///
+    /// # Errors
+    /// `Error::Address` if the address is not an `http` URI.
+    pub fn new(address: &str) -> Result<Self, Error> {
+        let bad = |reason: String| Error::Address { address: address.into(), reason };
+        let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+        if !uri.starts_with("http://") {
+            return Err(bad("it must begin with http://".into()));
+        }
+        let endpoint = Endpoint::from_shared(uri).map_err(|error| bad(error.to_string()))?;
+        if endpoint.uri().port_u16().is_none() {
+            return Err(bad("it has no port".into()));
+        }
+        let channel = endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .connect_lazy();
+        Ok(Self {
+            registry: RegistryClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
+            proxies: ProxiesClient::new(channel).max_decoding_message_size(LARGEST_ANSWER),
+            deadline: DEADLINE,
+        })
+    }
+
+    /// Sets how long each call may take; 5 s when not set. A watch has no end: for it the deadline is that of its
+    /// beginning.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    calls! {
+        /// Registers 1 to 50 instances under one lease, or changes them; all or none.
+        register(RegisterRequest) -> RegisterResponse of registry;
+        /// Renews up to 1 000 leases.
+        heartbeat(HeartbeatRequest) -> HeartbeatResponse of registry;
+        /// Removes an instance at once.
+        deregister(DeregisterRequest) -> DeregisterResponse of registry;
+        /// Takes an instance out of traffic, and removes it after its drain time. It does not wait for that; see
+        /// [`Client::wait_until_gone`].
+        drain(DrainRequest) -> DrainResponse of registry;
+        /// One instance.
+        get_instance(GetInstanceRequest) -> Instance of registry;
+        /// The instances of a service, by id.
+        list_instances(ListInstancesRequest) -> ListInstancesResponse of registry;
+        /// One service.
+        get_service(GetServiceRequest) -> Service of registry;
+        /// The services of a namespace, or of all, by name.
+        list_services(ListServicesRequest) -> ListServicesResponse of registry;
+        /// Makes a service before its first instance, or changes it.
+        put_service(PutServiceRequest) -> PutServiceResponse of registry;
+        /// Removes a service that has no instances.
+        delete_service(DeleteServiceRequest) -> DeleteServiceResponse of registry;
+        /// The xDS clients connected.
+        list_proxies(ListProxiesRequest) -> ListProxiesResponse of proxies;
+    }
+
+    /// What there is, then every change, for ever: the watch goes on by itself when the stream breaks.
+    pub fn watch(&self, request: proto::WatchRequest) -> Watch {
+        Watch::new(self.clone(), request)
+    }
+
+    /// One stream of a watch.
+    pub(crate) async fn open_watch(&self, request: proto::WatchRequest) -> Result<Streaming<proto::WatchEvent>, Error> {
+        let mut stub = self.registry.clone();
+        self.within_deadline(stub.watch(request)).await
+    }
+
+    /// A stream of heartbeats: what comes out of `requests` is sent, and each is answered in order.
+    pub(crate) async fn open_heartbeats(
+        &self,
+        requests: ReceiverStream<proto::HeartbeatRequest>,
+    ) -> Result<Streaming<proto::HeartbeatResponse>, Error> {
+        let mut stub = self.registry.clone();
+        self.within_deadline(stub.stream_heartbeats(requests)).await
+    }
+
+    /// How long each call may take.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// Tells the server the deadline too, so that it does not work for nobody.
+    fn timed<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(self.deadline);
+        request
+    }
+
+    async fn within_deadline<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Error> {
+        match tokio::time::timeout(self.deadline, call).await {
+            Ok(answer) => Ok(answer?.into_inner()),
+            Err(_) => Err(Error::Deadline(self.deadline)),
+        }
+    }
+}
+
+/// A duration as the API has it. What is too long for it is beyond the API's limits too: the server says so.
+pub fn duration(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration::try_from(duration).unwrap_or(prost_types::Duration { seconds: i64::MAX, nanos: 0 })
+}
