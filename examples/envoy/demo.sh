@@ -13,7 +13,7 @@ root=$(cd "$here/../.." && pwd)
 command -v cargo >/dev/null || fail "cargo is missing: install Rust with rustup"
 command -v python3 >/dev/null || fail "python3 is missing: install Python 3.8 or later"
 
-case " $* " in *" --help "* | *" -h "*) exec python3 "$here/demo.py" --help ;; esac
+case " $* " in *" --help "* | *" -h "*) exec python3 -B "$here/demo.py" --help ;; esac
 
 # The dev profile: on a fresh machine it builds in about half the time of a release, `cargo test` uses what it built,
 # and nothing that the demo shows needs an optimised binary.
@@ -23,5 +23,5 @@ target=$(cd "${CARGO_TARGET_DIR:-$root/target}" && pwd)
 envoy=$("$here/get-envoy.sh")
 
 # exec: Ctrl-C and signals go to the story, which cleans up.
-exec python3 "$here/demo.py" --convoy "$target/debug/convoy" --agent "$target/debug/examples/demo-agent" \
+exec python3 -B "$here/demo.py" --convoy "$target/debug/convoy" --agent "$target/debug/examples/demo-agent" \
   --envoy "$envoy" "$@"

@@ -80,3 +80,30 @@ class Load:
 
     def last_answer(self, instance):
         return max((request.end for request in list(self.requests) if request.instance == instance), default=None)
+
+
+class Ticker:
+    """While it is open: a line every half second that says who answered how many requests in that time."""
+
+    EVERY = 0.5
+
+    def __init__(self, screen, load):
+        self.screen = screen
+        self.load = load
+        self.closing = threading.Event()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+
+    def __exit__(self, *_):
+        self.closing.set()
+        self.thread.join()
+
+    def run(self):
+        since = time.time()
+        while not self.closing.wait(self.EVERY):
+            now = time.time()
+            counts = "   ".join(f"{name} {count:3}" for name, count in sorted(self.load.spread(since, now).items()))
+            self.screen.whisper(f"  {counts}   failed {len(self.load.failures(since, now))}")
+            since = now

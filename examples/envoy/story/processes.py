@@ -64,9 +64,11 @@ class Process:
         self.arguments = [str(argument) for argument in arguments]
         self.log = os.path.join(folder, f"{name}.log")
         self.child = None
+        self.begins = 0  # where in the log this start's lines begin
 
     def start(self):
         with open(self.log, "ab") as log:
+            self.begins = log.seek(0, os.SEEK_END)
             # A session of its own: Ctrl-C on the terminal reaches the story alone, which ends the others in order.
             self.child = subprocess.Popen(
                 self.arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
@@ -102,14 +104,26 @@ class Process:
             self.kill()
 
     def said(self, word):
-        """When the process last said `word`, the first after its name in a line of its log. Unix seconds, or None."""
-        pattern = re.compile(r"^(\S+Z) \S+: " + re.escape(word) + r"\b")
-        with open(self.log, errors="replace") as log:
-            times = [match.group(1) for match in map(pattern.match, log) if match]
-        return datetime.datetime.fromisoformat(times[-1].replace("Z", "+00:00")).timestamp() if times else None
+        """When the process, since its last start, first said `word`: `TIME NAME: WORD ...` in its log. Unix seconds,
+        or None."""
+        pattern = re.compile(r"(\S+)Z \S+: " + re.escape(word) + r"\b")
+        with open(self.log, "rb") as log:
+            log.seek(self.begins)
+            lines = log.read().decode(errors="replace").splitlines()
+        found = next(filter(None, map(pattern.match, lines)), None)
+        return datetime.datetime.fromisoformat(found.group(1) + "+00:00").timestamp() if found else None
 
     def wait_said(self, word, limit):
         return wait_until(f"{self.name} says '{word}'", lambda: self.said(word), limit, LINE_POLL, self)
+
+    def wait_ended(self, limit):
+        """Waits until it has ended by itself, and gives its exit code."""
+        wait_until(f"{self.name} stops", lambda: not self.running(), limit, LINE_POLL)
+        return self.ended()
+
+    def state(self):
+        code = self.ended()
+        return "not started" if not self.child else "running" if code is None else f"ended with code {code}"
 
     def tail(self):
         """The end of its log."""
