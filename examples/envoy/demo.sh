@@ -15,13 +15,14 @@ command -v python3 >/dev/null || fail "python3 is missing: install Python 3.8 or
 
 case " $* " in *" --help "* | *" -h "*) exec python3 -B "$here/demo.py" --help ;; esac
 
-# The dev profile: on a fresh machine it builds in about half the time of a release, `cargo test` uses what it built,
-# and nothing that the demo shows needs an optimised binary.
+# The dev profile: on a fresh machine it builds in about half the time of a release, and nothing that the demo shows
+# needs an optimised binary. `--examples` (there are none) is for the features of `cargo test`, so that neither builds
+# again what the other has built.
 echo "Building Convoy and the demo's agent (the first time takes a few minutes)"
-cargo build --manifest-path "$root/Cargo.toml" --locked --bin convoy --example demo-agent
+cargo build --manifest-path "$root/Cargo.toml" --locked --package convoy --package demo-agent --bins --examples
 target=$(cd "${CARGO_TARGET_DIR:-$root/target}" && pwd)
 envoy=$("$here/get-envoy.sh")
 
 # exec: Ctrl-C and signals go to the story, which cleans up.
-exec python3 -B "$here/demo.py" --convoy "$target/debug/convoy" --agent "$target/debug/examples/demo-agent" \
+exec python3 -B "$here/demo.py" --convoy "$target/debug/convoy" --agent "$target/debug/demo-agent" \
   --envoy "$envoy" "$@"
