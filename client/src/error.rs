@@ -122,7 +122,8 @@ mod tests {
     #[test]
     fn a_refusal_tells_field_value_and_rule() {
         let metadata = [("field", "ports[0].port"), ("value", "0"), ("rule", "1 to 65535")];
-        let metadata = metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into_iter().collect();
+        let metadata: HashMap<String, String> =
+            metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into_iter().collect();
         let details = ErrorDetails::with_error_info("INVALID_PORT", "convoy", metadata);
         let status = Status::with_error_details(Code::InvalidArgument, "ports[0].port is 0", details);
         let Error::Refused(refusal) = Error::from(status) else { panic!("a refusal") };

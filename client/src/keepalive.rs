@@ -184,3 +184,97 @@ impl Keepalive {
 fn shortened(interval: Duration, jitter: f64) -> Duration {
     interval.mul_f64(0.9 + 0.1 * jitter.clamp(0.0, 1.0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        Action::{Heartbeat, Register},
+        Event::{
+            Changed, ConnectionLost, Failed, Kept, Leaving, Refused, RegisterAgain, Registered, Retry, Superseded,
+        },
+        *,
+    };
+
+    const TEN: Duration = Duration::from_secs(10);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// What comes of the events, each a tenth of a second after the one before, with the longest jitter: the next
+    /// action, and in how many milliseconds after the last event.
+    fn after(events: &[Event]) -> Option<(Action, u128)> {
+        let mut now = Instant::now();
+        let mut keepalive = Keepalive::new(now);
+        for event in events {
+            now += Duration::from_millis(100);
+            keepalive.on(*event, now, 1.0);
+        }
+        match keepalive.step() {
+            Step::Do(action, at) => Some((action, at.saturating_duration_since(now).as_millis())),
+            Step::Stop => None,
+        }
+    }
+
+    #[test]
+    fn each_event_leads_to_the_next_step() {
+        for (events, step) in [
+            (&[][..], Some((Register, 0))),
+            (&[Registered(TEN)], Some((Heartbeat, 10_000))),
+            (&[Registered(TEN), Kept(SECOND)], Some((Heartbeat, 1_000))),
+            (&[Registered(Duration::ZERO)], Some((Heartbeat, 10))),
+            // Told to register again: at once, however the agent stood.
+            (&[Registered(TEN), RegisterAgain], Some((Register, 0))),
+            (&[Registered(TEN), Failed, RegisterAgain], Some((Register, 0))),
+            // The server is away: longer and longer, for ever, and never longer than the interval.
+            (&[Failed], Some((Register, 100))),
+            (&[Failed, Failed, Failed], Some((Register, 400))),
+            (&[Failed; 200], Some((Register, 5_000))),
+            (&[Registered(TEN), Failed], Some((Heartbeat, 100))),
+            (&[Registered(TEN), Failed, Failed], Some((Heartbeat, 200))),
+            (&[Registered(SECOND), Failed, Failed, Failed, Failed, Failed, Failed], Some((Heartbeat, 1_000))),
+            (&[Registered(TEN), Failed, Failed, Kept(TEN), Failed], Some((Heartbeat, 100))),
+            // The connection broke between two heartbeats: look soon, but do not put off what is due.
+            (&[Registered(TEN), ConnectionLost], Some((Heartbeat, 100))),
+            (&[Registered(TEN), RegisterAgain, ConnectionLost], Some((Register, 0))),
+            // The server cannot tell: as it says, but not slower than after a failure.
+            (&[Registered(TEN), Retry(TEN)], Some((Heartbeat, 100))),
+            (&[Registered(TEN), Retry(SECOND), Retry(SECOND), Retry(SECOND), Retry(SECOND), Retry(SECOND)], {
+                Some((Heartbeat, 1_000))
+            }),
+            // Refused: without a lease there is time; with one it is kept.
+            (&[Refused], Some((Register, 30_000))),
+            (&[Registered(TEN), RegisterAgain, Refused], Some((Register, 30_000))),
+            (&[Registered(TEN), Refused], Some((Heartbeat, 100))),
+            (&[Registered(TEN), Changed, Refused], Some((Heartbeat, 100))),
+            (&[Registered(TEN), Superseded], None),
+            (&[Superseded, RegisterAgain, Changed, Failed], None),
+            // A change goes at once, and again until the server has it.
+            (&[Registered(TEN), Changed], Some((Register, 0))),
+            (&[Registered(TEN), Changed, Failed], Some((Register, 100))),
+            (&[Failed, Failed, Failed, Changed], Some((Register, 300))),
+            // Who leaves heartbeats until it is gone, and does not come back.
+            (&[Registered(TEN), Leaving], Some((Heartbeat, 9_900))),
+            (&[Registered(TEN), Changed, Leaving], Some((Heartbeat, 0))),
+            (&[Registered(TEN), Leaving, Kept(TEN)], Some((Heartbeat, 10_000))),
+            (&[Registered(TEN), Leaving, Failed], Some((Heartbeat, 100))),
+            (&[Registered(TEN), Leaving, Changed], Some((Heartbeat, 9_800))),
+            (&[Registered(TEN), Leaving, RegisterAgain], None),
+            (&[Registered(TEN), Leaving, RegisterAgain, ConnectionLost], None),
+        ] {
+            assert_eq!(after(events), step, "{events:?}");
+        }
+    }
+
+    #[test]
+    fn jitter_makes_heartbeats_earlier_and_never_later() {
+        let now = Instant::now();
+        let at = |event, jitter| {
+            let mut keepalive = Keepalive::new(now);
+            keepalive.on(event, now, jitter);
+            let Step::Do(_, at) = keepalive.step() else { panic!("{event:?} leads to a step") };
+            at - now
+        };
+        for (jitter, seconds) in [(0.0, 9.0), (0.5, 9.5), (1.0, 10.0), (7.0, 10.0)] {
+            assert_eq!(at(Registered(TEN), jitter), Duration::from_secs_f64(seconds));
+        }
+        assert_eq!(at(Failed, 0.0), Duration::from_millis(50));
+    }
+}
