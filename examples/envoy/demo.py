@@ -80,7 +80,7 @@ def show_logs(screen, processes):
 
 
 def leave_running(screen, mesh):
-    server = f"--server {mesh.api}"
+    server = f"--server {mesh.grpc}"
     screen.step("Left running; try")
     for what, command in [
         ("a request through Envoy", f"curl -H 'Host: reviews' http://127.0.0.1:{mesh.outbound_port}/"),

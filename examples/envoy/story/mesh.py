@@ -6,7 +6,7 @@ import subprocess
 import urllib.request
 
 from story.observers import EnvoyObserver, RegistryObserver, get_json
-from story.processes import DemoError, Process, free_ports, wait_until
+from story.processes import DemoError, Process, environment, free_ports, wait_until
 
 TTL_SECONDS = 3         # short, so that nobody waits long for the killed one's lease to end
 DRAIN_SECONDS = 2
@@ -37,12 +37,13 @@ class Mesh:
         self.convoy_program = convoy_program
         self.agent_program = agent_program
         self.folder = folder
-        http, self.grpc_port, self.xds_port, self.outbound_port, admin = free_ports(5)
+        http, grpc, self.xds_port, self.outbound_port, admin = free_ports(5)
         self.api = f"http://127.0.0.1:{http}"
+        self.grpc = f"http://127.0.0.1:{grpc}"
         self.admin = f"127.0.0.1:{admin}"
         self.convoy = Process("convoy", [
             convoy_program, "serve", "--storage", "redb", "--data-dir", os.path.join(folder, "data"),
-            "--http-address", f"127.0.0.1:{http}", "--grpc-address", f"127.0.0.1:{self.grpc_port}",
+            "--http-address", f"127.0.0.1:{http}", "--grpc-address", f"127.0.0.1:{grpc}",
             "--xds-address", f"127.0.0.1:{self.xds_port}"], folder)
         self.bootstrap = os.path.join(folder, "envoy.yaml")
         self.envoy = Process("envoy", [
@@ -66,7 +67,8 @@ class Mesh:
             command = [self.convoy_program, "bootstrap", "--node", NODE,
                        "--xds-address", f"127.0.0.1:{self.xds_port}", "--admin-address", self.admin,
                        "--outbound-address", f"127.0.0.1:{self.outbound_port}"]
-            made = subprocess.run(command, stdout=bootstrap, stderr=subprocess.PIPE, timeout=BOOTSTRAP_LIMIT)
+            made = subprocess.run(command, stdout=bootstrap, stderr=subprocess.PIPE, env=environment(),
+                                  timeout=BOOTSTRAP_LIMIT)
         if made.returncode != 0:
             raise DemoError(f"convoy bootstrap failed: {made.stderr.decode(errors='replace')}")
         self.envoy.start()
@@ -89,7 +91,7 @@ class Mesh:
 
     def agent_arguments(self, service, name, port):
         return [self.agent_program, "--service", service, "--id", name, "--listen", f"127.0.0.1:{port}",
-                "--convoy", f"http://127.0.0.1:{self.grpc_port}", "--ttl", f"{TTL_SECONDS}s",
+                "--convoy", self.grpc, "--ttl", f"{TTL_SECONDS}s",
                 "--drain-time", f"{DRAIN_SECONDS}s"]
 
     def agent_command(self, service, name):

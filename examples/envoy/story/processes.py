@@ -56,6 +56,11 @@ def wait_until(what, condition, limit, every, *processes):
         time.sleep(every)
 
 
+def environment():
+    """Ours, without what would configure the programs beside the demo's own arguments."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("CONVOY_", "AGENT_"))}
+
+
 class Process:
     """A program with its log. It may be started again; the log goes on."""
 
@@ -70,8 +75,8 @@ class Process:
         with open(self.log, "ab") as log:
             self.begins = log.seek(0, os.SEEK_END)
             # A session of its own: Ctrl-C on the terminal reaches the story alone, which ends the others in order.
-            self.child = subprocess.Popen(
-                self.arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            self.child = subprocess.Popen(self.arguments, env=environment(), stdin=subprocess.DEVNULL,
+                                          stdout=log, stderr=log, start_new_session=True)
         return self
 
     def ended(self):
