@@ -1,1 +1,11 @@
-fn main(){}
+//! The `convoy` binary: the command line, and what it needs of the process.
+
+use std::process::ExitCode;
+
+/// The server allocates many small values on many threads, which the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    convoy::cli::main()
+}

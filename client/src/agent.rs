@@ -17,6 +17,8 @@ use crate::{
 
 /// Commands wait in here while a call is under way; more than this many at once is no use of an agent.
 const COMMANDS: usize = 16;
+/// How long after its drain time an instance may still be there: its removal is a write, and we only look now and then.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
 
 /// A registered instance, kept alive by a task in the background.
 ///
@@ -68,20 +70,32 @@ impl Agent {
         AgentBuilder::new(server.into(), service.into())
     }
 
-    pub(crate) async fn start(
-        client: Client,
-        request: proto::RegisterRequest,
-        start_timeout: Duration,
-    ) -> Result<Self, Error> {
+    pub(crate) fn spawn(client: Client, request: proto::RegisterRequest) -> Self {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let (load, load_receiver) = watch::channel(None);
-        let (state, mut states) = watch::channel(State::Starting);
+        let (state, states) = watch::channel(State::Starting);
         let incarnation = request.incarnation.unwrap_or_default();
         let registration = request.instances.first().cloned().unwrap_or_default();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(Task::new(client.clone(), request, load_receiver, state).run(receiver));
-        registered(&mut states, start_timeout).await?;
-        Ok(Self { client, registration, incarnation, commands, load, states, _task: tasks })
+        let mut task = JoinSet::new();
+        task.spawn(Task::new(client.clone(), request, load_receiver, state).run(receiver));
+        Self { client, registration, incarnation, commands, load, states, _task: task }
+    }
+
+    /// Waits until the agent is registered: a server that is away is waited for, a refusal is not.
+    ///
+    /// # Errors
+    /// If the server refuses, the agent is over, or the time is; the agent goes on trying all the same.
+    pub async fn registered(&self, timeout: Duration) -> Result<(), Error> {
+        let mut states = self.states.clone();
+        let settled = states.wait_for(|state| !matches!(state, State::Starting | State::Away(_)));
+        // Whether settled or out of time, the state tells. An ended task leaves its last one.
+        drop(tokio::time::timeout(timeout, settled).await);
+        match self.states.borrow().clone() {
+            State::Registered { .. } => Ok(()),
+            State::Starting => Err(Error::Deadline(timeout)),
+            State::Away(error) | State::Refused(error) | State::Over(Some(error)) => Err(error),
+            State::Over(None) => Err(Error::Over),
+        }
     }
 
     /// The namespace of the instance.
@@ -142,7 +156,8 @@ impl Agent {
     }
 
     async fn drain_within(&self, drain_time: Option<Duration>) -> Result<Drained, Error> {
-        let deadline = Instant::now() + self.command(|reply| Command::Drain(drain_time, reply)).await?;
+        let drain_time = self.command(|reply| Command::Drain(drain_time, reply)).await?;
+        let deadline = Instant::now() + drain_time + DRAIN_GRACE;
         let instance = proto::GetInstanceRequest {
             namespace: self.registration.namespace.clone(),
             service: self.registration.service.clone(),
@@ -166,19 +181,5 @@ impl Agent {
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_| Error::Over)?;
         answer.await.map_err(|_| Error::Over)?
-    }
-}
-
-/// Waits for the first registration. A server that is away is waited for, a refusal is not.
-async fn registered(states: &mut watch::Receiver<State>, timeout: Duration) -> Result<(), Error> {
-    let settled = states.wait_for(|state| !matches!(state, State::Starting | State::Away(_)));
-    // Whether settled or out of time, the state tells. An ended task leaves its last one.
-    drop(tokio::time::timeout(timeout, settled).await);
-    let state = states.borrow().clone();
-    match state {
-        State::Registered { .. } => Ok(()),
-        State::Starting => Err(Error::Deadline(timeout)),
-        State::Away(error) | State::Refused(error) | State::Over(Some(error)) => Err(error),
-        State::Over(None) => Err(Error::Over),
     }
 }

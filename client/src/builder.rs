@@ -121,12 +121,22 @@ impl AgentBuilder {
     /// # Errors
     /// If the server refuses the registration (at once), or is not reached within the start timeout.
     pub async fn start(self) -> Result<Agent, Error> {
+        let timeout = self.start_timeout;
+        let agent = self.spawn()?;
+        agent.registered(timeout).await?;
+        Ok(agent)
+    }
+
+    /// As `start`, without waiting for the registration: for who has something else to do while the server is away.
+    ///
+    /// # Errors
+    /// If the server's address cannot be used.
+    pub fn spawn(self) -> Result<Agent, Error> {
         let client = match &self.client {
             Some(client) => client.clone(),
             None => Client::new(&self.server)?,
         };
-        let timeout = self.start_timeout;
-        Agent::start(client, self.into_request(), timeout).await
+        Ok(Agent::spawn(client, self.into_request()))
     }
 
     /// The request that `start` sends, for who wants to register without keeping alive.

@@ -97,14 +97,14 @@ fn refusal(code: Code, status: &Status) -> Refusal {
     }
 }
 
-/// The status' message and the causes beneath it, each said once: the transport hides `Connection refused` three
-/// levels down.
+/// The status' message and the causes beneath it, each said once if it says anything: the transport hides `Connection
+/// refused` three levels down.
 fn with_causes(status: &Status) -> String {
     let mut text = if status.message().is_empty() { status.code().to_string() } else { status.message().to_owned() };
     let mut cause = status.source();
     while let Some(error) = cause {
         let said = error.to_string();
-        if !text.contains(&said) {
+        if said != "transport error" && !text.contains(&said) {
             text.push_str(": ");
             text.push_str(&said);
         }

@@ -36,6 +36,8 @@ pub(crate) struct Task {
     lease: String,
     link: Option<Link>,
     load: watch::Receiver<Option<Load>>,
+    /// The load last reported was refused: a lease is not lost over it, so heartbeats go without it.
+    load_refused: bool,
     state: watch::Sender<State>,
     keepalive: Keepalive,
 }
@@ -48,7 +50,7 @@ impl Task {
         state: watch::Sender<State>,
     ) -> Self {
         let keepalive = Keepalive::new(Instant::now().into_std());
-        Self { client, request, lease: String::new(), link: None, load, state, keepalive }
+        Self { client, request, lease: String::new(), link: None, load, load_refused: false, state, keepalive }
     }
 
     /// Runs until the agent is over, or its handle is gone.
@@ -118,7 +120,11 @@ impl Task {
     }
 
     async fn heartbeat(&mut self) {
-        let load = self.load.borrow().clone();
+        if self.load.has_changed().unwrap_or(false) {
+            self.load_refused = false;
+        }
+        let load = self.load.borrow_and_update().clone().filter(|_| !self.load_refused);
+        let has_load = load.is_some();
         let request = HeartbeatRequest { leases: vec![LeaseHeartbeat { lease: self.lease.clone(), load }] };
         match self.send(request).await {
             Ok((outcome, lease)) => {
@@ -135,7 +141,10 @@ impl Task {
                     }
                 }
             }
-            Err(error) => self.failed(error),
+            Err(error) => {
+                self.load_refused |= has_load && !error.is_temporary();
+                self.failed(error);
+            }
         }
     }
 

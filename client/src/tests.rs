@@ -42,6 +42,19 @@ async fn registers_then_heartbeats_with_the_latest_load() {
 }
 
 #[tokio::test]
+async fn a_refused_load_does_not_cost_the_lease() {
+    let mut server = Serving::start();
+    let agent = server.agent().await.expect("registered");
+    agent.report(Load { cpu: Some(0.4), ..Default::default() });
+    server.hears(|heard| heartbeat(heard).filter(|heartbeat| heartbeat.load.is_some())).await;
+    agent.report(Load { cpu: Some(-1.0), ..Default::default() });
+    server.hears(|heard| heartbeat(heard).filter(|heartbeat| heartbeat.load.is_none())).await;
+    agent.report(Load { cpu: Some(0.5), ..Default::default() });
+    server.hears(|heard| heartbeat(heard).filter(|heartbeat| heartbeat.load.is_some())).await;
+    assert_eq!(server.stub.memory().registrations, 1);
+}
+
+#[tokio::test]
 async fn registers_again_when_told() {
     let mut server = Serving::start();
     let _agent = server.agent().await.expect("registered");

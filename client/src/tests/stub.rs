@@ -114,7 +114,10 @@ impl Registry for Stub {
         let (answers, receiver) = mpsc::channel(1);
         tokio::spawn(async move {
             while let Some(Ok(request)) = requests.next().await {
-                if answers.send(Ok(stub.answer(request))).await.is_err() {
+                let loads = request.leases.iter().filter_map(|heartbeat| heartbeat.load.as_ref()?.cpu);
+                let refused = loads.into_iter().any(|cpu| cpu < 0.0);
+                let answer = if refused { Err(Status::invalid_argument("cpu < 0")) } else { Ok(stub.answer(request)) };
+                if answers.send(answer).await.is_err() || refused {
                     break;
                 }
             }

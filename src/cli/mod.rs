@@ -1,0 +1,189 @@
+//! The command line: one file a command, each a client of the public gRPC API (`serve` and `bootstrap` apart).
+//!
+//! Arguments are parsed into types that cannot be wrong; a command writes what it is asked for to standard output,
+//! everything else to standard error, and gives its errors back; they are printed once, here. Exit codes: 0 fine, 1 an
+//! error, 2 wrong usage; `agent` ends with the status of its command.
+
+mod agent;
+mod bootstrap;
+mod child;
+mod deregister;
+mod drain;
+mod get;
+mod names;
+mod options;
+mod output;
+mod proxy;
+mod register;
+mod registration;
+mod report;
+mod serve;
+mod tables;
+mod watch;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+use options::Options;
+
+/// An Envoy xDS control plane backed by its own service registry.
+#[derive(Debug, Parser)]
+#[command(name = "convoy", version, about, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    options: Options,
+}
+
+const EXAMPLES: &str = "Examples:
+  convoy serve
+  convoy agent --service reviews --port 8080 -- ./reviews";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    Agent(agent::Agent),
+    Register(register::Register),
+    Deregister(deregister::Deregister),
+    Drain(drain::Drain),
+    Get(get::Get),
+    Watch(watch::Watch),
+    Proxy(proxy::Proxy),
+    Bootstrap(bootstrap::Bootstrap),
+}
+
+/// Parses, runs, and prints the error if there is one.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let server = cli.options.server.clone();
+    match run(cli) {
+        Ok(code) => code,
+        // `convoy get instances | head`: the reader has seen enough, which is no error.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // If standard error is closed, the exit code still tells.
+            let _ = write!(io::stderr(), "{}", report::explain(&error, &server));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    // A client is one task or two; only the server has work for every core.
+    let mut runtime = match cli.command {
+        Command::Serve(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    let options = &cli.options;
+    let out = &mut io::stdout().lock();
+    runtime.enable_all().build()?.block_on(async {
+        match cli.command {
+            Command::Serve(command) => serve::run(command).await?,
+            Command::Agent(command) => return agent::run(command, options).await,
+            Command::Register(command) => register::run(command, options, out).await?,
+            Command::Deregister(command) => deregister::run(&command, options, out).await?,
+            Command::Drain(command) => drain::run(&command, options, out).await?,
+            Command::Get(command) => get::run(command, options, out).await?,
+            Command::Watch(command) => watch::run(command, options, out).await?,
+            Command::Proxy(command) => proxy::run(command, options, out).await?,
+            Command::Bootstrap(command) => bootstrap::run(&command, options, out)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_two_examples() {
+        fn check(command: &clap::Command) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.lines().filter(|line| line.starts_with("  convoy ")).count() >= 2, "{}", command.get_name());
+            command.get_subcommands().filter(|command| command.get_name() != "help").for_each(check);
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn every_example_parses() {
+        fn check(command: &clap::Command) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in help.lines().filter(|line| line.starts_with("  convoy ")) {
+                let line = line.split(['>', '|']).next().unwrap_or(line);
+                Cli::try_parse_from(line.split_whitespace()).unwrap_or_else(|error| panic!("{line}: {error}"));
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn the_grammar_takes_and_refuses() {
+        for line in [
+            "get svc",
+            "get service reviews",
+            "get services -A -o wide",
+            "get inst",
+            "get instances reviews -o json",
+            "get instance reviews/reviews-1 -n prod",
+            "get px --no-headers",
+            "get proxies web-1 -o name",
+            "watch",
+            "watch reviews -o json --timeout 1s",
+            "proxy status",
+            "proxy status web-1 -o yaml",
+            "deregister reviews/reviews-1",
+            "drain reviews/reviews-1 --for 30s --wait",
+            "--server 127.0.0.1:7071 get svc",
+            "serve --storage redb --http-address [::1]:0",
+            "bootstrap --node web-1 --sotw --import cart --import users",
+            "bootstrap --node web-1 --grpc",
+            "agent --service reviews --port 8080 --port admin:9000/tcp --label a=b -- sleep 1 --flag",
+        ] {
+            let parsed = Cli::try_parse_from(std::iter::once("convoy").chain(line.split(' ')));
+            parsed.unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+        for line in [
+            "",
+            "get",
+            "get things",
+            "get svc -o xml",
+            "get svc --timeout 5",
+            "get inst /x",
+            "drain reviews",
+            "drain reviews/",
+            "drain a/b/c",
+            "deregister",
+            "bootstrap",
+            "bootstrap --node x --sotw --delta",
+            "agent --port 1",
+            "agent --service a --port 0",
+            "agent --service a --port 80 sleep",
+            "serve --storage disk",
+            "serve --http-address 7070",
+            "register --service a --port 80 --label a",
+            "watch a b",
+        ] {
+            let parsed = Cli::try_parse_from(std::iter::once("convoy").chain(line.split_whitespace()));
+            assert_eq!(parsed.err().map(|error| error.exit_code()), Some(2), "{line:?}");
+        }
+    }
+}
