@@ -1,1 +1,22 @@
+//! Convoy: an Envoy xDS control plane backed by its own service registry. `ARCHITECTURE.md` is the map.
+//!
+//! In reading order, each knowing only those above it:
+
+pub mod dirty;
+pub mod model;
+
+pub mod storage;
+
+pub mod registry;
+pub mod telemetry;
+
+pub mod translate;
+
+pub mod xds;
+
+pub mod api;
+
+pub mod config;
+pub mod server;
+
 pub mod cli;

@@ -2,7 +2,14 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    config::{Config, Overrides, StorageKind},
+    server::Server,
+    telemetry,
+};
 
 const EXAMPLES: &str = "Examples:
   convoy serve
@@ -26,25 +33,29 @@ pub(crate) struct Serve {
     pub(crate) xds_address: Option<SocketAddr>,
     /// What keeps the registrations; redb when not set
     #[arg(long, value_enum, env = "CONVOY_STORAGE")]
-    pub(crate) storage: Option<Storage>,
+    pub(crate) storage: Option<StorageKind>,
     /// Where redb keeps its file
     #[arg(long, value_name = "DIRECTORY", env = "CONVOY_DATA_DIR")]
     pub(crate) data_dir: Option<PathBuf>,
+    /// What is logged, as in `info,convoy=debug`; info when not set
+    #[arg(long, value_name = "FILTER", env = "CONVOY_LOG")]
+    pub(crate) log: Option<String>,
 }
 
-/// What keeps the registrations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Storage {
-    /// One file, crash safe
-    Redb,
-    /// Nothing: a restart forgets all
-    Memory,
-    /// An etcd cluster, shared by several servers
-    Etcd,
-}
-
-/// Runs the server until it is told to stop.
+/// Runs the server until it is told to stop, or a part of it fails.
 pub(super) async fn run(serve: Serve) -> anyhow::Result<()> {
-    // STUB: the composition root is called here, with `Config::load(serve.config.as_deref(), overrides)`.
-    anyhow::bail!("the server is not part of this build, which was asked for {serve:?}")
+    let Serve { config, http_address, grpc_address, xds_address, storage, data_dir, log } = serve;
+    let overrides = Overrides { http_address, grpc_address, xds_address, storage, data_dir, log };
+    let config = Config::load(config.as_deref(), overrides)?;
+    telemetry::start_logging(&config.log, config.log_json)?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut server = Server::start(config).await?;
+    tokio::select! {
+        error = server.failed() => return Err(error),
+        _ = terminate.recv() => {}
+        stopped = tokio::signal::ctrl_c() => stopped?,
+    }
+    tracing::info!("stopping");
+    server.stop().await;
+    Ok(())
 }

@@ -1,0 +1,158 @@
+//! The gRPC shell: each call is the API's own. Health and reflection beside it.
+
+use std::{net::IpAddr, pin::Pin};
+
+use convoy_client::proto::{
+    self,
+    proxies_server::{Proxies, ProxiesServer},
+    registry_server::{Registry, RegistryServer},
+};
+use futures_util::{Stream, StreamExt};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status, Streaming, service::Routes};
+
+use super::Api;
+
+/// The shell. Streams end when Convoy stops.
+#[derive(Clone, Debug)]
+pub struct Shell {
+    api: Api,
+    stopping: watch::Receiver<bool>,
+}
+
+/// All services of the API's port.
+pub async fn routes(api: Api, stopping: watch::Receiver<bool>) -> anyhow::Result<Routes> {
+    let limit = api.registry.limits().request_bytes;
+    let shell = Shell { api, stopping };
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<RegistryServer<Shell>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    Ok(Routes::default()
+        .add_service(RegistryServer::new(shell.clone()).max_decoding_message_size(limit))
+        .add_service(ProxiesServer::new(shell).max_decoding_message_size(limit))
+        .add_service(health_service)
+        .add_service(reflection))
+}
+
+fn peer<T>(request: &Request<T>) -> Option<IpAddr> {
+    request.remote_addr().map(|address| address.ip())
+}
+
+type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl Shell {
+    /// Ends a stream when Convoy stops.
+    fn until_stopped<T: Send + 'static>(
+        &self,
+        stream: impl Stream<Item = Result<T, Status>> + Send + 'static,
+    ) -> Events<T> {
+        let mut stopping = self.stopping.clone();
+        let stopped = async move {
+            // An error is the sender's end: Convoy has stopped.
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+        };
+        Box::pin(stream.take_until(Box::pin(stopped)))
+    }
+}
+
+#[tonic::async_trait]
+impl Registry for Shell {
+    async fn register(
+        &self,
+        request: Request<proto::RegisterRequest>,
+    ) -> Result<Response<proto::RegisterResponse>, Status> {
+        let peer = peer(&request);
+        Ok(Response::new(self.api.register(request.into_inner(), peer).await?))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<proto::HeartbeatRequest>,
+    ) -> Result<Response<proto::HeartbeatResponse>, Status> {
+        Ok(Response::new(self.api.heartbeat(request.into_inner())?))
+    }
+
+    type StreamHeartbeatsStream = Events<proto::HeartbeatResponse>;
+
+    async fn stream_heartbeats(
+        &self,
+        request: Request<Streaming<proto::HeartbeatRequest>>,
+    ) -> Result<Response<Self::StreamHeartbeatsStream>, Status> {
+        let api = self.api.clone();
+        let answers = request.into_inner().map(move |request| Ok(api.heartbeat(request?)?));
+        Ok(Response::new(self.until_stopped(answers)))
+    }
+
+    async fn deregister(
+        &self,
+        request: Request<proto::DeregisterRequest>,
+    ) -> Result<Response<proto::DeregisterResponse>, Status> {
+        Ok(Response::new(self.api.deregister(request.into_inner()).await?))
+    }
+
+    async fn drain(&self, request: Request<proto::DrainRequest>) -> Result<Response<proto::DrainResponse>, Status> {
+        Ok(Response::new(self.api.drain(request.into_inner()).await?))
+    }
+
+    async fn get_instance(
+        &self,
+        request: Request<proto::GetInstanceRequest>,
+    ) -> Result<Response<proto::Instance>, Status> {
+        Ok(Response::new(self.api.get_instance(request.get_ref())?))
+    }
+
+    async fn list_instances(
+        &self,
+        request: Request<proto::ListInstancesRequest>,
+    ) -> Result<Response<proto::ListInstancesResponse>, Status> {
+        Ok(Response::new(self.api.list_instances(request.get_ref())?))
+    }
+
+    async fn get_service(
+        &self,
+        request: Request<proto::GetServiceRequest>,
+    ) -> Result<Response<proto::Service>, Status> {
+        Ok(Response::new(self.api.get_service(request.get_ref())?))
+    }
+
+    async fn list_services(
+        &self,
+        request: Request<proto::ListServicesRequest>,
+    ) -> Result<Response<proto::ListServicesResponse>, Status> {
+        Ok(Response::new(self.api.list_services(request.get_ref())?))
+    }
+
+    async fn put_service(
+        &self,
+        request: Request<proto::PutServiceRequest>,
+    ) -> Result<Response<proto::PutServiceResponse>, Status> {
+        Ok(Response::new(self.api.put_service(request.into_inner()).await?))
+    }
+
+    async fn delete_service(
+        &self,
+        request: Request<proto::DeleteServiceRequest>,
+    ) -> Result<Response<proto::DeleteServiceResponse>, Status> {
+        Ok(Response::new(self.api.delete_service(request.into_inner()).await?))
+    }
+
+    type WatchStream = Events<proto::WatchEvent>;
+
+    async fn watch(&self, request: Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let events = self.api.watch(request.get_ref())?;
+        Ok(Response::new(self.until_stopped(events.map(Ok))))
+    }
+}
+
+#[tonic::async_trait]
+impl Proxies for Shell {
+    async fn list_proxies(
+        &self,
+        _: Request<proto::ListProxiesRequest>,
+    ) -> Result<Response<proto::ListProxiesResponse>, Status> {
+        Ok(Response::new(self.api.list_proxies()))
+    }
+}

@@ -1,0 +1,297 @@
+//! The HTTP/JSON shell: paths and bodies → the API's calls.
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{ConnectInfo, DefaultBodyLimit, FromRequest, Path, Query, Request, State},
+    http::{HeaderMap, header::CONTENT_TYPE},
+    response::{
+        IntoResponse, Sse,
+        sse::{Event, KeepAlive},
+    },
+    routing::{get, post, put},
+};
+use convoy_client::proto;
+use futures_util::{Stream, StreamExt};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+use tokio::sync::watch;
+
+use super::{Api, error::Problem};
+use crate::model::Invalid;
+
+/// A comment goes down an idle event stream this often, so that both ends know that the other is there.
+const SSE_KEEP_ALIVE: Duration = Duration::from_secs(15);
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Clone, Debug)]
+struct Shell {
+    api: Api,
+    stopping: watch::Receiver<bool>,
+}
+
+pub fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
+    let limit = api.registry.limits().request_bytes;
+    let service = "/v1/namespaces/{namespace}/services/{service}";
+    let instance = format!("{service}/instances/{{id}}");
+    Router::new()
+        .route(&instance, put(put_instance).get(get_instance).delete(delete_instance))
+        .route(&format!("{instance}/drain"), post(drain))
+        .route(&format!("{service}/instances"), get(list_instances))
+        .route(service, get(get_service).put(put_service).delete(delete_service))
+        .route("/v1/registrations", post(register))
+        .route("/v1/leases/{id}/heartbeat", post(heartbeat_one))
+        .route("/v1/heartbeats", post(heartbeat_many))
+        .route("/v1/services", get(list_services))
+        .route("/v1/proxies", get(list_proxies))
+        .route("/v1/watch", get(watch_events))
+        .route("/metrics", get(metrics))
+        .route("/livez", get(ok))
+        .route("/readyz", get(ok))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(unknown_method)
+        .layer(DefaultBodyLimit::max(limit))
+        .with_state(Arc::new(Shell { api, stopping }))
+}
+
+type Shared = State<Arc<Shell>>;
+type Answer<T> = Result<Json<T>, Problem>;
+type Peer = ConnectInfo<SocketAddr>;
+
+/// A JSON body; an empty one is an empty object.
+struct Body<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+            axum::http::StatusCode::PAYLOAD_TOO_LARGE => Problem::new("too_large", "the body is over the limit"),
+            _ => Problem::new("invalid_argument", rejection.body_text()),
+        })?;
+        let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        read(&mut serde_json::Deserializer::from_slice(text)).map(Self)
+    }
+}
+
+/// Reads JSON; an error names the field.
+fn read<'de, T: DeserializeOwned, D: serde::Deserializer<'de>>(from: D) -> Result<T, Problem>
+where
+    D::Error: std::fmt::Display,
+{
+    serde_path_to_error::deserialize(from).map_err(|error| {
+        let path = error.path().to_string();
+        let field = if path == "." { "body".to_owned() } else { path };
+        let rule = error.inner().to_string();
+        let message = format!("{field}: {rule}");
+        Problem { field, rule, ..Problem::new("invalid_argument", message) }
+    })
+}
+
+#[derive(Deserialize)]
+struct ServicePath {
+    namespace: String,
+    service: String,
+}
+
+#[derive(Deserialize)]
+struct InstancePath {
+    namespace: String,
+    service: String,
+    id: String,
+}
+
+/// The answer to a registration of one instance.
+#[derive(Serialize)]
+struct Registered {
+    instance: Option<proto::Instance>,
+    lease: Option<proto::Lease>,
+    revision: u64,
+}
+
+/// The body is a registration, with the `lease`, `ttl` and `incarnation` of the call among its fields.
+async fn put_instance(
+    State(shell): Shared,
+    ConnectInfo(peer): Peer,
+    Path(path): Path<InstancePath>,
+    Body(mut body): Body<Map<String, Value>>,
+) -> Answer<Registered> {
+    let of_call = ["lease", "ttl", "incarnation"];
+    let call: Map<String, Value> = of_call.iter().filter_map(|name| body.remove_entry(*name)).collect();
+    let mut request: proto::RegisterRequest = read(Value::Object(call))?;
+    let mut registration: proto::Registration = read(Value::Object(body))?;
+    for (field, said, meant) in [
+        ("namespace", &mut registration.namespace, path.namespace),
+        ("service", &mut registration.service, path.service),
+        ("id", &mut registration.id, path.id),
+    ] {
+        if !said.is_empty() && *said != meant {
+            return Err(Invalid::new(field, &said, format!("that of the path, {meant:?}")).into());
+        }
+        *said = meant;
+    }
+    request.instances = vec![registration];
+    let answer = shell.api.register(request, Some(peer.ip())).await.map_err(|mut problem| {
+        // There is one instance: its fields are the body's.
+        problem.field = problem.field.trim_start_matches("instances[0].").to_owned();
+        problem.message = problem.message.trim_start_matches("instances[0].").to_owned();
+        problem
+    })?;
+    let instance = answer.instances.into_iter().next();
+    Ok(Json(Registered { instance, lease: answer.lease, revision: answer.revision }))
+}
+
+async fn register(
+    State(shell): Shared,
+    ConnectInfo(peer): Peer,
+    Body(request): Body<proto::RegisterRequest>,
+) -> Answer<proto::RegisterResponse> {
+    shell.api.register(request, Some(peer.ip())).await.map(Json)
+}
+
+async fn get_instance(State(shell): Shared, Path(path): Path<InstancePath>) -> Answer<proto::Instance> {
+    let InstancePath { namespace, service, id } = path;
+    shell.api.get_instance(&proto::GetInstanceRequest { namespace, service, id }).map(Json)
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct IncarnationQuery {
+    incarnation: Option<u64>,
+}
+
+async fn delete_instance(
+    State(shell): Shared,
+    Path(path): Path<InstancePath>,
+    query: Result<Query<IncarnationQuery>, QueryError>,
+) -> Answer<proto::DeregisterResponse> {
+    let InstancePath { namespace, service, id } = path;
+    let incarnation = parsed(query)?.incarnation;
+    shell.api.deregister(proto::DeregisterRequest { namespace, service, id, incarnation }).await.map(Json)
+}
+
+async fn drain(
+    State(shell): Shared,
+    Path(path): Path<InstancePath>,
+    Body(request): Body<proto::DrainRequest>,
+) -> Answer<proto::DrainResponse> {
+    let InstancePath { namespace, service, id } = path;
+    shell.api.drain(proto::DrainRequest { namespace, service, id, ..request }).await.map(Json)
+}
+
+async fn list_instances(State(shell): Shared, Path(path): Path<ServicePath>) -> Answer<proto::ListInstancesResponse> {
+    let ServicePath { namespace, service } = path;
+    shell.api.list_instances(&proto::ListInstancesRequest { namespace, service }).map(Json)
+}
+
+async fn get_service(State(shell): Shared, Path(path): Path<ServicePath>) -> Answer<proto::Service> {
+    let ServicePath { namespace, service } = path;
+    shell.api.get_service(&proto::GetServiceRequest { namespace, service }).map(Json)
+}
+
+async fn put_service(
+    State(shell): Shared,
+    Path(path): Path<ServicePath>,
+    Body(request): Body<proto::PutServiceRequest>,
+) -> Answer<proto::PutServiceResponse> {
+    let ServicePath { namespace, service } = path;
+    shell.api.put_service(proto::PutServiceRequest { namespace, service, ..request }).await.map(Json)
+}
+
+async fn delete_service(State(shell): Shared, Path(path): Path<ServicePath>) -> Answer<proto::DeleteServiceResponse> {
+    let ServicePath { namespace, service } = path;
+    shell.api.delete_service(proto::DeleteServiceRequest { namespace, service }).await.map(Json)
+}
+
+/// One lease: one that is over is an error here.
+async fn heartbeat_one(
+    State(shell): Shared,
+    Path(lease): Path<String>,
+    Body(heartbeat): Body<proto::LeaseHeartbeat>,
+) -> Answer<proto::LeaseStatus> {
+    let leases = vec![proto::LeaseHeartbeat { lease: lease.clone(), ..heartbeat }];
+    let answer = shell.api.heartbeat(proto::HeartbeatRequest { leases })?;
+    match answer.leases.into_iter().next() {
+        Some(status) if status.outcome() == proto::LeaseOutcome::Kept => Ok(Json(status)),
+        _ => {
+            let lease = crate::model::LeaseId::parse("lease", &lease)?;
+            Err(crate::registry::command::Error::LeaseNotFound { lease }.into())
+        }
+    }
+}
+
+async fn heartbeat_many(
+    State(shell): Shared,
+    Body(request): Body<proto::HeartbeatRequest>,
+) -> Answer<proto::HeartbeatResponse> {
+    shell.api.heartbeat(request).map(Json)
+}
+
+type QueryError = axum::extract::rejection::QueryRejection;
+
+fn parsed<T>(query: Result<Query<T>, QueryError>) -> Result<T, Problem> {
+    query.map(|Query(query)| query).map_err(|rejection| {
+        let rule = rejection.body_text();
+        Problem { field: "query".into(), ..Problem::new("invalid_argument", rule) }
+    })
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct NamespaceQuery {
+    namespace: String,
+}
+
+async fn list_services(
+    State(shell): Shared,
+    query: Result<Query<NamespaceQuery>, QueryError>,
+) -> Answer<proto::ListServicesResponse> {
+    let namespace = parsed(query)?.namespace;
+    shell.api.list_services(&proto::ListServicesRequest { namespace }).map(Json)
+}
+
+async fn list_proxies(State(shell): Shared) -> Json<proto::ListProxiesResponse> {
+    Json(shell.api.list_proxies())
+}
+
+/// Server-sent events: `event` is the kind, `id` the token, `data` the event. `Last-Event-ID` resumes.
+async fn watch_events(
+    State(shell): Shared,
+    headers: HeaderMap,
+    query: Result<Query<proto::WatchRequest>, QueryError>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let mut request = parsed(query)?;
+    if let Some(last) = headers.get("last-event-id").and_then(|id| id.to_str().ok()) {
+        last.clone_into(&mut request.resume);
+    }
+    let mut stopping = shell.stopping.clone();
+    let stopped = async move {
+        // An error is the sender's end: Convoy has stopped.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+    };
+    let events = shell.api.watch(&request)?.map(|event| {
+        let sse = Event::default().event(event.kind().to_string()).id(&event.token);
+        // The API's own messages can always be written.
+        Ok(sse.json_data(&event).unwrap_or_default())
+    });
+    Ok(Sse::new(events.take_until(Box::pin(stopped))).keep_alive(KeepAlive::new().interval(SSE_KEEP_ALIVE)))
+}
+
+async fn metrics(State(shell): Shared) -> impl IntoResponse {
+    ([(CONTENT_TYPE, METRICS_TYPE)], shell.api.metrics.render(&shell.api.registry))
+}
+
+async fn ok() -> &'static str {
+    "ok\n"
+}
+
+async fn unknown_path(request: Request) -> Problem {
+    Problem::new("not_found", format!("there is no path {}", request.uri().path()))
+}
+
+async fn unknown_method(request: Request) -> Problem {
+    let message = format!("{} is not a method of {}", request.method(), request.uri().path());
+    Problem::new("method_not_allowed", message)
+}

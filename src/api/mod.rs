@@ -1,0 +1,244 @@
+//! The public API: one set of calls, in the API's own messages. `grpc` and `http` are thin shells over them, with the
+//! same names, limits and errors (`error`).
+
+pub mod error;
+pub mod grpc;
+pub mod http;
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use convoy_client::proto::{self, LeaseOutcome};
+use futures_util::Stream;
+
+use self::error::Problem;
+use crate::{
+    model::{
+        Incarnation, Instance, Invalid, LeaseId, Namespace, ServiceName,
+        limits::at_most,
+        parse,
+        wire::{self, duration},
+    },
+    registry::{
+        Held, Registry,
+        command::{Error, Versioned},
+        state::{EventKind, ServiceState},
+        watch::{Filter, Step, Watch},
+    },
+    telemetry::Metrics,
+    xds::status::Proxies,
+};
+
+/// The calls. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Api {
+    pub registry: Registry,
+    pub proxies: Arc<Proxies>,
+    pub metrics: Arc<Metrics>,
+}
+
+impl Api {
+    pub async fn register(
+        &self,
+        request: proto::RegisterRequest,
+        peer: Option<IpAddr>,
+    ) -> Result<proto::RegisterResponse, Problem> {
+        let limits = self.registry.limits();
+        at_most("instances", request.instances.len(), limits.instances_per_call, "instances in one call")?;
+        let lease = optional(&request.lease, |lease| LeaseId::parse("lease", lease))?;
+        let ttl = request.ttl.map(|ttl| parse::duration("ttl", ttl).and_then(|ttl| limits.check_ttl("ttl", ttl)));
+        let parse = |(index, registration)| {
+            parse::registration(registration, peer, limits)
+                .map_err(|invalid: Invalid| invalid.inside(&format!("instances[{index}]")))
+        };
+        let instances = request.instances.into_iter().enumerate().map(parse).collect::<Result<_, _>>()?;
+        let incarnation = request.incarnation.map(Incarnation);
+        let (outcome, held) = self.registry.register(lease, ttl.transpose()?, incarnation, instances).await?;
+        Ok(proto::RegisterResponse {
+            instances: outcome.instances.iter().map(|instance| self.instance(instance)).collect(),
+            lease: Some(lease_of(held)),
+            revision: outcome.revision.0,
+        })
+    }
+
+    /// No write: only deadlines move.
+    pub fn heartbeat(&self, request: proto::HeartbeatRequest) -> Result<proto::HeartbeatResponse, Problem> {
+        let limit = self.registry.limits().leases_per_heartbeat;
+        at_most("leases", request.leases.len(), limit, "leases in one call")?;
+        let mut leases = Vec::with_capacity(request.leases.len());
+        for (index, heartbeat) in request.leases.into_iter().enumerate() {
+            let field = || format!("leases[{index}]");
+            let lease = LeaseId::parse("lease", &heartbeat.lease).map_err(|invalid| invalid.inside(&field()))?;
+            if let Some(load) = &heartbeat.load {
+                check_load(load).map_err(|invalid| invalid.inside(&field()))?;
+            }
+            leases.push(match self.registry.heartbeat(lease, heartbeat.load) {
+                Some(held) => proto::LeaseStatus { outcome: LeaseOutcome::Kept.into(), lease: Some(lease_of(held)) },
+                None => {
+                    let lease = Some(proto::Lease { id: heartbeat.lease, ..Default::default() });
+                    proto::LeaseStatus { outcome: LeaseOutcome::RegisterAgain.into(), lease }
+                }
+            });
+        }
+        Ok(proto::HeartbeatResponse { leases })
+    }
+
+    pub async fn deregister(&self, request: proto::DeregisterRequest) -> Result<proto::DeregisterResponse, Problem> {
+        let key = parse::instance_key(&request.namespace, &request.service, &request.id)?;
+        let outcome = self.registry.deregister(key, request.incarnation.map(Incarnation)).await?;
+        Ok(proto::DeregisterResponse { revision: outcome.revision.0 })
+    }
+
+    pub async fn drain(&self, request: proto::DrainRequest) -> Result<proto::DrainResponse, Problem> {
+        let key = parse::instance_key(&request.namespace, &request.service, &request.id)?;
+        let time = parse::drain_time(request.drain_time)?;
+        let outcome = self.registry.drain(key, request.incarnation.map(Incarnation), time).await?;
+        let instance = outcome.instances.first();
+        let drain_time = instance.and_then(|instance| instance.value.drain).map_or(Duration::ZERO, |drain| drain.time);
+        Ok(proto::DrainResponse {
+            instance: instance.map(|instance| self.instance(instance)),
+            drain_time: Some(duration(drain_time)),
+            revision: outcome.revision.0,
+        })
+    }
+
+    pub fn get_instance(&self, request: &proto::GetInstanceRequest) -> Result<proto::Instance, Problem> {
+        let key = parse::instance_key(&request.namespace, &request.service, &request.id)?;
+        let snapshot = self.registry.snapshot();
+        let instance = snapshot.instance(&key).ok_or_else(|| Error::no_instance(&key))?;
+        Ok(self.instance(instance))
+    }
+
+    pub fn list_instances(
+        &self,
+        request: &proto::ListInstancesRequest,
+    ) -> Result<proto::ListInstancesResponse, Problem> {
+        let key = parse::service_key(&request.namespace, &request.service)?;
+        let snapshot = self.registry.snapshot();
+        let service = snapshot.services.get(&key).ok_or_else(|| Error::no_service(&key))?;
+        let instances = service.instances.values().map(|instance| self.instance(instance)).collect();
+        Ok(proto::ListInstancesResponse { instances, revision: snapshot.revision.0 })
+    }
+
+    pub fn get_service(&self, request: &proto::GetServiceRequest) -> Result<proto::Service, Problem> {
+        let key = parse::service_key(&request.namespace, &request.service)?;
+        let snapshot = self.registry.snapshot();
+        Ok(service_of(snapshot.services.get(&key).ok_or_else(|| Error::no_service(&key))?))
+    }
+
+    pub fn list_services(&self, request: &proto::ListServicesRequest) -> Result<proto::ListServicesResponse, Problem> {
+        let namespace = optional(&request.namespace, |name| Namespace::parse("namespace", name))?;
+        let snapshot = self.registry.snapshot();
+        let wanted = |state: &&Arc<ServiceState>| namespace.as_ref().is_none_or(|name| *name == state.key.namespace);
+        let services = snapshot.services.values().filter(wanted).map(|state| service_of(state)).collect();
+        Ok(proto::ListServicesResponse { services, revision: snapshot.revision.0 })
+    }
+
+    pub async fn put_service(&self, request: proto::PutServiceRequest) -> Result<proto::PutServiceResponse, Problem> {
+        let key = parse::service_key(&request.namespace, &request.service)?;
+        let limits = self.registry.limits();
+        let service = parse::service(&request.default_port, &request.ports, request.drain_time, limits)?;
+        let outcome = self.registry.put_service(key.clone(), service).await?;
+        let snapshot = self.registry.snapshot();
+        let service = snapshot.services.get(&key).map(|state| service_of(state));
+        Ok(proto::PutServiceResponse { service, revision: outcome.revision.0 })
+    }
+
+    pub async fn delete_service(
+        &self,
+        request: proto::DeleteServiceRequest,
+    ) -> Result<proto::DeleteServiceResponse, Problem> {
+        let key = parse::service_key(&request.namespace, &request.service)?;
+        let outcome = self.registry.delete_service(key).await?;
+        Ok(proto::DeleteServiceResponse { revision: outcome.revision.0 })
+    }
+
+    pub fn list_proxies(&self) -> proto::ListProxiesResponse {
+        proto::ListProxiesResponse { proxies: self.proxies.list() }
+    }
+
+    pub fn watch(
+        &self,
+        request: &proto::WatchRequest,
+    ) -> Result<impl Stream<Item = proto::WatchEvent> + Send + use<>, Problem> {
+        let filter = Filter {
+            namespace: optional(&request.namespace, |name| Namespace::parse("namespace", name))?,
+            service: optional(&request.service, |name| ServiceName::parse("service", name))?,
+        };
+        let resume = (!request.resume.is_empty()).then_some(request.resume.as_str());
+        let watch = self.registry.watch(filter, resume)?;
+        Ok(futures_util::stream::unfold((self.clone(), watch), |(api, mut watch): (Self, Watch)| async move {
+            let (step, resume) = watch.next().await?;
+            let event = api.watch_event(step, api.registry.token(resume));
+            Some((event, (api, watch)))
+        }))
+    }
+
+    fn watch_event(&self, step: Step, token: String) -> proto::WatchEvent {
+        let mut event = proto::WatchEvent { token, ..Default::default() };
+        let kind = match step {
+            Step::Reset => proto::WatchKind::Reset,
+            Step::Synced => proto::WatchKind::Synced,
+            Step::Present(instance) => {
+                event.revision = instance.revision.0;
+                event.instance = Some(self.instance(&instance));
+                proto::WatchKind::Added
+            }
+            Step::Happened(happened) => {
+                event.revision = happened.revision.0;
+                event.instance = Some(self.instance(&happened.instance));
+                match happened.kind {
+                    EventKind::Added => proto::WatchKind::Added,
+                    EventKind::Changed => proto::WatchKind::Changed,
+                    EventKind::Removed(cause) => {
+                        event.cause = wire::cause(cause).into();
+                        proto::WatchKind::Removed
+                    }
+                }
+            }
+        };
+        event.kind = kind.into();
+        event
+    }
+
+    fn instance(&self, from: &Versioned<Instance>) -> proto::Instance {
+        wire::instance(&from.value, from.revision, self.registry.load(from.value.lease))
+    }
+}
+
+fn optional<T>(text: &str, parse: impl Fn(&str) -> Result<T, Invalid>) -> Result<Option<T>, Invalid> {
+    if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
+}
+
+fn lease_of(held: Held) -> proto::Lease {
+    proto::Lease {
+        id: held.lease.to_string(),
+        ttl: Some(duration(held.ttl)),
+        heartbeat_interval: Some(duration(held.heartbeat_interval)),
+    }
+}
+
+fn service_of(state: &Arc<ServiceState>) -> proto::Service {
+    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let (instances, healthy) = (count(state.instances.len()), count(state.healthy()));
+    wire::service(&state.key, &state.service.value, state.service.revision, instances, healthy)
+}
+
+const MAX_LOAD_METRICS: usize = 64;
+const MAX_LOAD_METRIC_NAME_BYTES: usize = 63;
+
+fn check_load(load: &proto::Load) -> Result<(), Invalid> {
+    at_most("load.metrics", load.metrics.len(), MAX_LOAD_METRICS, "named metrics")?;
+    if let Some(name) = load.metrics.keys().find(|name| name.len() > MAX_LOAD_METRIC_NAME_BYTES) {
+        return Err(Invalid::new("load.metrics", name, "names of at most 63 bytes"));
+    }
+    let named =
+        [("cpu", load.cpu), ("memory", load.memory), ("queue_depth", load.queue_depth), ("in_flight", load.in_flight)];
+    let own = named.iter().filter_map(|(name, value)| Some((*name, (*value)?)));
+    let all = own.chain(load.metrics.iter().map(|(name, value)| (name.as_str(), *value)));
+    for (name, value) in all {
+        if !value.is_finite() || value < 0.0 {
+            return Err(Invalid::new(format!("load.{name}"), value, "a finite number, 0 or more"));
+        }
+    }
+    Ok(())
+}

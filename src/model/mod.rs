@@ -1,0 +1,22 @@
+//! The nouns: plain values without behaviour of their own, valid by construction. What comes from outside is parsed
+//! once, in `parse`, into these types; inside nobody checks again.
+
+pub mod health;
+pub mod ids;
+pub mod instance;
+pub mod limits;
+pub mod parse;
+pub mod service;
+pub mod wire;
+
+pub use health::{Health, Verdict, verdict};
+pub use ids::{Incarnation, InstanceId, InstanceKey, LeaseId, Namespace, PortName, Revision, ServiceKey, ServiceName};
+pub use instance::{
+    Capability, Drain, Instance, InstanceSpec, Lease, Locality, Port, Protocol, RemovalCause, Sla, Tombstone,
+};
+pub use limits::{Invalid, Limits};
+pub use service::{Service, ServicePort};
+
+/// A moment in Unix milliseconds: for people and for records, never to time anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnixMillis(pub u64);

@@ -1,0 +1,339 @@
+//! The border inwards: what a client or a disk says → values that keep the rules, or the first rule broken.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+
+use convoy_client::proto;
+
+use super::{
+    Capability, InstanceId, InstanceKey, InstanceSpec, Invalid, Limits, Locality, Namespace, Port, PortName, Protocol,
+    Service, ServiceKey, ServiceName, ServicePort, Sla, limits::at_most, service::DEFAULT_DRAIN_TIME,
+};
+
+const DEFAULT_WEIGHT: u32 = 100;
+const MAX_CAPABILITY_NAME_BYTES: usize = 256;
+const MAX_CAPABILITY_VERSION_BYTES: usize = 64;
+const MAX_LOCALITY_BYTES: usize = 63;
+/// A drain longer than this is no drain.
+pub const MAX_DRAIN_TIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+pub fn service_key(namespace: &str, service: &str) -> Result<ServiceKey, Invalid> {
+    Ok(ServiceKey {
+        namespace: Namespace::parse_or_default("namespace", namespace)?,
+        name: ServiceName::parse("service", service)?,
+    })
+}
+
+pub fn instance_key(namespace: &str, service: &str, id: &str) -> Result<InstanceKey, Invalid> {
+    Ok(InstanceKey { service: service_key(namespace, service)?, id: InstanceId::parse("id", id)? })
+}
+
+/// One registration. `peer` is the address that the call came from, taken when the registration names none.
+pub fn registration(
+    from: proto::Registration,
+    peer: Option<IpAddr>,
+    limits: &Limits,
+) -> Result<(InstanceKey, InstanceSpec), Invalid> {
+    let key = instance_key(&from.namespace, &from.service, &from.id)?;
+    let weight = from.weight.unwrap_or(DEFAULT_WEIGHT);
+    check_metadata_size(&from, limits)?;
+    let spec = InstanceSpec {
+        address: address(&from.address, peer)?,
+        ports: ports(&from.ports, limits)?,
+        weight: u16::try_from(weight).map_err(|_| Invalid::new("weight", weight, "from 0 to 65535"))?,
+        ready: from.ready.unwrap_or(true),
+        labels: labels(from.labels, limits)?,
+        capabilities: capabilities(from.capabilities, limits)?,
+        locality: Arc::new(locality(from.locality.unwrap_or_default())?),
+        sla: sla(from.sla.unwrap_or_default())?,
+    };
+    Ok((key, spec))
+}
+
+/// The metadata's size is what it takes in protobuf.
+fn check_metadata_size(from: &proto::Registration, limits: &Limits) -> Result<(), Invalid> {
+    let metadata = proto::Registration {
+        labels: from.labels.clone(),
+        capabilities: from.capabilities.clone(),
+        locality: from.locality.clone(),
+        sla: from.sla,
+        ..Default::default()
+    };
+    let size = prost::Message::encoded_len(&metadata);
+    at_most("metadata", size, limits.metadata_bytes, "bytes of labels, capabilities, locality and sla")
+}
+
+fn address(text: &str, peer: Option<IpAddr>) -> Result<IpAddr, Invalid> {
+    let address = match (text, peer) {
+        ("", Some(peer)) => peer,
+        _ => text.parse().map_err(|_| Invalid::new("address", text, "an IPv4 or IPv6 address"))?,
+    };
+    let address = address.to_canonical();
+    let link_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    if address.is_unspecified() || address.is_multicast() || link_local {
+        return Err(Invalid::new("address", address, "not unspecified, link-local, broadcast or multicast"));
+    }
+    Ok(address)
+}
+
+pub fn protocol(from: i32) -> Result<Protocol, Invalid> {
+    match proto::Protocol::try_from(from) {
+        Ok(proto::Protocol::Unspecified | proto::Protocol::Tcp) => Ok(Protocol::Tcp),
+        Ok(proto::Protocol::Http) => Ok(Protocol::Http),
+        Ok(proto::Protocol::Http2) => Ok(Protocol::Http2),
+        Ok(proto::Protocol::Grpc) => Ok(Protocol::Grpc),
+        Err(_) => Err(Invalid::new("protocol", from, "one of http, http2, grpc, tcp")),
+    }
+}
+
+fn port_number(from: u32) -> Result<u16, Invalid> {
+    let number = u16::try_from(from).ok().filter(|&number| number != 0);
+    number.ok_or_else(|| Invalid::new("port", from, "from 1 to 65535"))
+}
+
+fn ports(from: &[proto::Port], limits: &Limits) -> Result<Vec<Port>, Invalid> {
+    if from.is_empty() {
+        return Err(Invalid::new("ports", "", "at least one port"));
+    }
+    at_most("ports", from.len(), limits.ports, "ports")?;
+    let mut ports: Vec<Port> = Vec::with_capacity(from.len());
+    for (index, port) in from.iter().enumerate() {
+        let outer = format!("ports[{index}]");
+        let parse = || -> Result<Port, Invalid> {
+            let name = PortName::parse("name", &port.name)?;
+            Ok(Port { name, number: port_number(port.port)?, protocol: protocol(port.protocol)? })
+        };
+        let port = parse().map_err(|invalid| invalid.inside(&outer))?;
+        if ports.iter().any(|other| other.name == port.name) {
+            return Err(Invalid::new(format!("{outer}.name"), &port.name, "unique among the ports"));
+        }
+        ports.push(port);
+    }
+    Ok(ports)
+}
+
+fn labels(from: BTreeMap<String, String>, limits: &Limits) -> Result<BTreeMap<String, String>, Invalid> {
+    at_most("labels", from.len(), limits.labels, "labels")?;
+    for (name, value) in &from {
+        if name.is_empty() || name.len() > limits.label_name_bytes {
+            let rule = format!("names of 1 to {} bytes", limits.label_name_bytes);
+            return Err(Invalid::new("labels", name, rule));
+        }
+        if value.len() > limits.label_value_bytes {
+            let rule = format!("values of at most {} bytes", limits.label_value_bytes);
+            return Err(Invalid::new(format!("labels.{name}"), value, rule));
+        }
+    }
+    Ok(from)
+}
+
+fn capabilities(from: Vec<proto::Capability>, limits: &Limits) -> Result<Vec<Capability>, Invalid> {
+    at_most("capabilities", from.len(), limits.capabilities, "capabilities")?;
+    let check = |index: usize, capability: &proto::Capability| {
+        let field = |name: &str| format!("capabilities[{index}].{name}");
+        if capability.name.is_empty() || capability.name.len() > MAX_CAPABILITY_NAME_BYTES {
+            return Err(Invalid::new(field("name"), &capability.name, "1 to 256 bytes"));
+        }
+        if capability.version.len() > MAX_CAPABILITY_VERSION_BYTES {
+            return Err(Invalid::new(field("version"), &capability.version, "at most 64 bytes"));
+        }
+        Ok(())
+    };
+    for (index, capability) in from.iter().enumerate() {
+        check(index, capability)?;
+    }
+    let parse = |capability: proto::Capability| Capability {
+        name: capability.name,
+        version: capability.version,
+        attributes: capability.attributes,
+    };
+    Ok(from.into_iter().map(parse).collect())
+}
+
+fn locality(from: proto::Locality) -> Result<Locality, Invalid> {
+    for (field, value) in [("region", &from.region), ("zone", &from.zone), ("sub_zone", &from.sub_zone)] {
+        if value.len() > MAX_LOCALITY_BYTES {
+            return Err(Invalid::new(format!("locality.{field}"), value, "at most 63 bytes"));
+        }
+    }
+    Ok(Locality { region: from.region, zone: from.zone, sub_zone: from.sub_zone })
+}
+
+fn sla(from: proto::Sla) -> Result<Sla, Invalid> {
+    let number = |field: &str, value: Option<f64>| match value {
+        Some(value) if !value.is_finite() || value < 0.0 => {
+            Err(Invalid::new(format!("sla.{field}"), value, "a finite number, 0 or more"))
+        }
+        value => Ok(value),
+    };
+    Ok(Sla {
+        latency_p50: from.latency_p50.map(|value| duration("sla.latency_p50", value)).transpose()?,
+        latency_p99: from.latency_p99.map(|value| duration("sla.latency_p99", value)).transpose()?,
+        throughput_rps: number("throughput_rps", from.throughput_rps)?,
+        cost_per_request: number("cost_per_request", from.cost_per_request)?,
+    })
+}
+
+pub fn duration(field: &str, value: prost_types::Duration) -> Result<Duration, Invalid> {
+    Duration::try_from(value).map_err(|_| Invalid::new(field, value, "a duration of 0 or more"))
+}
+
+pub fn drain_time(value: Option<prost_types::Duration>) -> Result<Option<Duration>, Invalid> {
+    let Some(value) = value else { return Ok(None) };
+    let time = duration("drain_time", value)?;
+    if time > MAX_DRAIN_TIME {
+        return Err(Invalid::new("drain_time", convoy_client::json::format_duration(time), "at most 24h"));
+    }
+    Ok(Some(time))
+}
+
+/// A service as somebody puts it; the default port is the first unless it is named.
+pub fn service(
+    default_port: &str,
+    ports: &[proto::ServicePort],
+    drain: Option<prost_types::Duration>,
+    limits: &Limits,
+) -> Result<Service, Invalid> {
+    at_most("ports", ports.len(), limits.ports, "ports")?;
+    let mut parsed = BTreeMap::new();
+    let mut first = None;
+    for (index, port) in ports.iter().enumerate() {
+        let outer = format!("ports[{index}]");
+        let parse = || -> Result<(PortName, ServicePort), Invalid> {
+            let name = PortName::parse("name", &port.name)?;
+            Ok((name, ServicePort { protocol: protocol(port.protocol)?, number: port_number(port.port)? }))
+        };
+        let (name, port) = parse().map_err(|invalid| invalid.inside(&outer))?;
+        first.get_or_insert(name.clone());
+        if parsed.insert(name.clone(), port).is_some() {
+            return Err(Invalid::new(format!("{outer}.name"), name, "unique among the ports"));
+        }
+    }
+    let default_port = match (default_port, first) {
+        (_, None) => return Err(Invalid::new("ports", "", "at least one port")),
+        ("", Some(first)) => first,
+        (name, Some(_)) => PortName::parse("default_port", name)?,
+    };
+    if !parsed.contains_key(&default_port) {
+        return Err(Invalid::new("default_port", default_port, "the name of one of the ports"));
+    }
+    Ok(Service { default_port, ports: parsed, drain_time: drain_time(drain)?.unwrap_or(DEFAULT_DRAIN_TIME) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn valid() -> proto::Registration {
+        proto::Registration {
+            service: "reviews".into(),
+            id: "reviews-1".into(),
+            address: "10.0.0.7".into(),
+            ports: vec![proto::Port { name: "http".into(), port: 8080, protocol: proto::Protocol::Http.into() }],
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_has_defaults() {
+        let (key, spec) = registration(valid(), None, &Limits::default()).expect("valid");
+        assert_eq!(key.to_string(), "default/reviews/reviews-1");
+        assert_eq!((spec.weight, spec.ready), (100, true));
+        let peer: IpAddr = "192.0.2.1".parse().expect("an address");
+        let from = proto::Registration { address: String::new(), ..valid() };
+        assert_eq!(registration(from, Some(peer), &Limits::default()).expect("valid").1.address, peer);
+    }
+
+    /// Each limit at its border: the last value that passes, and the first that does not with the field it names.
+    #[test]
+    fn every_limit_names_its_field() {
+        type Change = Box<dyn Fn(&mut proto::Registration, usize)>;
+        let port = |name: &str, number: u32| proto::Port { name: name.into(), port: number, protocol: 1 };
+        let table: Vec<(&str, usize, Change)> = vec![
+            ("weight", 65_535, Box::new(|r, n| r.weight = Some(n as u32))),
+            ("namespace", 63, Box::new(|r, n| r.namespace = "n".repeat(n))),
+            ("service", 63, Box::new(|r, n| r.service = "n".repeat(n))),
+            ("id", 253, Box::new(|r, n| r.id = "n".repeat(n))),
+            ("ports", 16, Box::new(move |r, n| r.ports = (0..n).map(|i| port(&format!("p{i}"), 1)).collect())),
+            ("ports[0].name", 63, Box::new(move |r, n| r.ports = vec![port(&"n".repeat(n), 1)])),
+            ("ports[0].port", 65_535, Box::new(move |r, n| r.ports = vec![port("http", n as u32)])),
+            ("labels", 64, Box::new(|r, n| r.labels = (0..n).map(|i| (i.to_string(), String::new())).collect())),
+            ("labels", 63, Box::new(|r, n| r.labels = [("n".repeat(n), String::new())].into())),
+            ("labels.a", 256, Box::new(|r, n| r.labels = [("a".into(), "v".repeat(n))].into())),
+            (
+                "capabilities",
+                256,
+                Box::new(|r, n| {
+                    let capability = proto::Capability { name: "c".into(), ..Default::default() };
+                    r.capabilities = vec![capability; n];
+                }),
+            ),
+            (
+                "capabilities[0].name",
+                256,
+                Box::new(|r, n| {
+                    r.capabilities = vec![proto::Capability { name: "c".repeat(n), ..Default::default() }];
+                }),
+            ),
+            (
+                "capabilities[0].version",
+                64,
+                Box::new(|r, n| {
+                    r.capabilities =
+                        vec![proto::Capability { name: "c".into(), version: "v".repeat(n), ..Default::default() }];
+                }),
+            ),
+            (
+                "locality.zone",
+                63,
+                Box::new(|r, n| {
+                    r.locality = Some(proto::Locality { zone: "z".repeat(n), ..Default::default() });
+                }),
+            ),
+        ];
+        for (field, limit, change) in table {
+            let with = |n| {
+                let mut from = valid();
+                change(&mut from, n);
+                registration(from, None, &Limits::default())
+            };
+            assert!(with(limit).is_ok(), "{field} at {limit}: {:?}", with(limit));
+            assert_eq!(with(limit + 1).expect_err(field).field, field);
+        }
+    }
+
+    #[test]
+    fn metadata_is_limited_as_a_whole() {
+        let attributes: BTreeMap<_, _> = [("a".to_owned(), "x".repeat(33 * 1024))].into();
+        let capabilities = vec![proto::Capability { name: "c".into(), attributes, ..Default::default() }];
+        let error = registration(proto::Registration { capabilities, ..valid() }, None, &Limits::default());
+        assert_eq!(error.expect_err("too large").field, "metadata");
+    }
+
+    #[test]
+    fn addresses() {
+        for bad in ["", "reviews.local", "10.0.0", "0.0.0.0", "::", "169.254.1.1", "fe80::1", "224.0.0.1", "ff02::1"] {
+            let error = registration(proto::Registration { address: bad.into(), ..valid() }, None, &Limits::default());
+            assert_eq!(error.expect_err(bad).field, "address", "{bad}");
+        }
+        for good in ["127.0.0.1", "::1", "2001:db8::1"] {
+            let from = proto::Registration { address: good.into(), ..valid() };
+            assert!(registration(from, None, &Limits::default()).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn a_services_default_port_is_one_of_its_ports() {
+        let ports = [
+            proto::ServicePort { name: "http".into(), protocol: 1, port: 80 },
+            proto::ServicePort { name: "admin".into(), protocol: 1, port: 81 },
+        ];
+        let parse = |default: &str, ports: &[proto::ServicePort]| service(default, ports, None, &Limits::default());
+        assert_eq!(parse("", &ports).expect("valid").default_port.as_str(), "http");
+        assert_eq!(parse("admin", &ports).expect("valid").default_port.as_str(), "admin");
+        assert_eq!(parse("other", &ports).expect_err("unknown").field, "default_port");
+        assert_eq!(parse("", &[]).expect_err("none").field, "ports");
+    }
+}

@@ -1,0 +1,149 @@
+//! The border outwards: values → the API's messages.
+
+use std::time::Duration;
+
+use convoy_client::proto;
+
+use super::{
+    Instance, InstanceKey, InstanceSpec, PortName, Protocol, RemovalCause, Revision, Service, ServiceKey, ServicePort,
+    UnixMillis, Verdict,
+};
+
+pub fn time(at: UnixMillis) -> prost_types::Timestamp {
+    let (seconds, millis) = (at.0 / 1000, at.0 % 1000);
+    prost_types::Timestamp { seconds: seconds as i64, nanos: (millis * 1_000_000) as i32 }
+}
+
+/// Durations here are bounded by `limits` and fit.
+pub fn duration(value: Duration) -> prost_types::Duration {
+    prost_types::Duration::try_from(value).unwrap_or_default()
+}
+
+pub fn protocol(from: Protocol) -> proto::Protocol {
+    match from {
+        Protocol::Http => proto::Protocol::Http,
+        Protocol::Http2 => proto::Protocol::Http2,
+        Protocol::Grpc => proto::Protocol::Grpc,
+        Protocol::Tcp => proto::Protocol::Tcp,
+    }
+}
+
+fn verdict(from: Verdict) -> proto::Verdict {
+    match from {
+        Verdict::Starting => proto::Verdict::Starting,
+        Verdict::Healthy => proto::Verdict::Healthy,
+        Verdict::Unhealthy => proto::Verdict::Unhealthy,
+        Verdict::Draining => proto::Verdict::Draining,
+    }
+}
+
+pub fn cause(from: RemovalCause) -> proto::RemovalCause {
+    match from {
+        RemovalCause::Expired => proto::RemovalCause::Expired,
+        RemovalCause::Deregistered => proto::RemovalCause::Deregistered,
+        RemovalCause::Drained => proto::RemovalCause::Drained,
+        RemovalCause::Replaced => proto::RemovalCause::Replaced,
+    }
+}
+
+/// The registration that makes this spec again.
+pub fn registration(key: &InstanceKey, spec: &InstanceSpec) -> proto::Registration {
+    let port = |port: &super::Port| proto::Port {
+        name: port.name.to_string(),
+        port: port.number.into(),
+        protocol: protocol(port.protocol).into(),
+    };
+    let capability = |from: &super::Capability| proto::Capability {
+        name: from.name.clone(),
+        version: from.version.clone(),
+        attributes: from.attributes.clone(),
+    };
+    let locality = proto::Locality {
+        region: spec.locality.region.clone(),
+        zone: spec.locality.zone.clone(),
+        sub_zone: spec.locality.sub_zone.clone(),
+    };
+    let sla = proto::Sla {
+        latency_p50: spec.sla.latency_p50.map(duration),
+        latency_p99: spec.sla.latency_p99.map(duration),
+        throughput_rps: spec.sla.throughput_rps,
+        cost_per_request: spec.sla.cost_per_request,
+    };
+    proto::Registration {
+        namespace: key.service.namespace.to_string(),
+        service: key.service.name.to_string(),
+        id: key.id.to_string(),
+        address: spec.address.to_string(),
+        ports: spec.ports.iter().map(port).collect(),
+        weight: Some(spec.weight.into()),
+        ready: Some(spec.ready),
+        labels: spec.labels.clone(),
+        capabilities: spec.capabilities.iter().map(capability).collect(),
+        locality: (locality != proto::Locality::default()).then_some(locality),
+        sla: (sla != proto::Sla::default()).then_some(sla),
+    }
+}
+
+pub fn instance(from: &Instance, revision: Revision, load: Option<proto::Load>) -> proto::Instance {
+    let said = registration(&from.key, &from.spec);
+    let health = from.health();
+    proto::Instance {
+        namespace: said.namespace,
+        service: said.service,
+        id: said.id,
+        incarnation: from.incarnation.0,
+        address: said.address,
+        ports: said.ports,
+        weight: from.spec.weight.into(),
+        health: Some(proto::Health {
+            verdict: verdict(health.verdict).into(),
+            reason: health.reason.into(),
+            since: Some(time(health.since)),
+            ready: from.spec.ready,
+            draining: from.drain.is_some(),
+        }),
+        labels: said.labels,
+        capabilities: said.capabilities,
+        locality: said.locality,
+        sla: said.sla,
+        lease: from.lease.to_string(),
+        registered_at: Some(time(from.registered_at)),
+        revision: revision.0,
+        load,
+    }
+}
+
+pub fn service_port((name, port): (&PortName, &ServicePort)) -> proto::ServicePort {
+    proto::ServicePort { name: name.to_string(), protocol: protocol(port.protocol).into(), port: port.number.into() }
+}
+
+pub fn service(key: &ServiceKey, from: &Service, revision: Revision, instances: u32, healthy: u32) -> proto::Service {
+    proto::Service {
+        namespace: key.namespace.to_string(),
+        name: key.name.to_string(),
+        default_port: from.default_port.to_string(),
+        ports: from.ports.iter().map(service_port).collect(),
+        drain_time: Some(duration(from.drain_time)),
+        instances,
+        healthy,
+        revision: revision.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Limits, parse};
+
+    #[test]
+    fn a_registration_survives_the_way_in_and_out() {
+        let text = r#"{"namespace": "default", "service": "reviews", "id": "r-1", "address": "10.0.0.7",
+            "ports": [{"name": "http", "port": 8080, "protocol": "http"}], "weight": 7, "ready": false,
+            "labels": {"language": "python"}, "capabilities": [{"name": "ocr", "version": "2.1"}],
+            "locality": {"region": "us-east-1", "zone": "us-east-1a"},
+            "sla": {"latency_p99": "50ms", "throughput_rps": 200}}"#;
+        let from: proto::Registration = serde_json::from_str(text).expect("valid");
+        let (key, spec) = parse::registration(from.clone(), None, &Limits::default()).expect("valid");
+        assert_eq!(registration(&key, &spec), from);
+    }
+}

@@ -1,0 +1,110 @@
+//! What can be asked of the registry, and how it can refuse.
+
+use std::time::Duration;
+
+use crate::model::{
+    Incarnation, Instance, InstanceKey, InstanceSpec, Invalid, LeaseId, PortName, Protocol, RemovalCause, Revision,
+    Service, ServiceKey,
+};
+use std::sync::Arc;
+
+/// A registration of one or more instances under one lease.
+#[derive(Clone, Debug)]
+pub struct Register {
+    /// The lease to share; none means the lease that the instances have, else a new one.
+    pub lease: Option<LeaseId>,
+    /// None means the lease's present TTL, else the default.
+    pub ttl: Option<Duration>,
+    /// None means the instances' present incarnation.
+    pub incarnation: Option<Incarnation>,
+    pub instances: Vec<(InstanceKey, InstanceSpec)>,
+    /// The id to use if a lease has to be made. From a random source.
+    pub new_lease: LeaseId,
+}
+
+#[derive(Clone, Debug)]
+pub enum Command {
+    Register(Register),
+    Deregister {
+        key: InstanceKey,
+        incarnation: Option<Incarnation>,
+    },
+    Drain {
+        key: InstanceKey,
+        incarnation: Option<Incarnation>,
+        time: Option<Duration>,
+    },
+    PutService {
+        key: ServiceKey,
+        service: Service,
+    },
+    DeleteService {
+        key: ServiceKey,
+    },
+    /// A lease's deadline has passed.
+    Expire(LeaseId),
+    /// An instance's drain time is over.
+    FinishDrain {
+        key: InstanceKey,
+        incarnation: Incarnation,
+    },
+    /// Tombstones that have served their time.
+    Forget(Vec<InstanceKey>),
+}
+
+/// A value with the revision of the write that made it.
+#[derive(Debug, PartialEq)]
+pub struct Versioned<T> {
+    pub revision: Revision,
+    pub value: Arc<T>,
+}
+
+impl<T> Clone for Versioned<T> {
+    fn clone(&self) -> Self {
+        Self { revision: self.revision, value: self.value.clone() }
+    }
+}
+
+/// What a command led to: durable and applied.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    pub revision: Revision,
+    /// The instances that the command named, as they are now; those removed are left out.
+    pub instances: Vec<Versioned<Instance>>,
+    pub lease: Option<(LeaseId, Duration)>,
+}
+
+/// A refusal changes nothing. Variants by what the caller does next; `api::error` is the table of codes.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    #[error("there is no {kind} {name}")]
+    NotFound { kind: &'static str, name: String },
+    #[error("{key} is registered by incarnation {}, which is newer than {}", current.0, given.0)]
+    OlderIncarnation { key: InstanceKey, given: Incarnation, current: Incarnation },
+    #[error("{key} of incarnation {} was {}: register with a newer incarnation", incarnation.0, cause.as_str())]
+    Fenced { key: InstanceKey, incarnation: Incarnation, cause: RemovalCause },
+    #[error("lease {lease} is not known, or is over: register without it")]
+    LeaseNotFound { lease: LeaseId },
+    #[error("lease {lease} is of incarnation {}, not {}", current.0, given.0)]
+    LeaseIncarnation { lease: LeaseId, given: Incarnation, current: Incarnation },
+    #[error("port {port} of {service} speaks {}, and cannot speak {}", fixed.as_str(), given.as_str())]
+    ProtocolConflict { service: ServiceKey, port: PortName, fixed: Protocol, given: Protocol },
+    #[error("{service} still has {instances} instances")]
+    NotEmpty { service: ServiceKey, instances: usize },
+    #[error("{what} has reached its limit of {limit}")]
+    LimitReached { what: String, limit: usize },
+    #[error("the registry cannot write now, try again: {reason}")]
+    Unavailable { reason: String },
+}
+
+impl Error {
+    pub fn no_instance(key: &InstanceKey) -> Self {
+        Self::NotFound { kind: "instance", name: key.to_string() }
+    }
+
+    pub fn no_service(key: &ServiceKey) -> Self {
+        Self::NotFound { kind: "service", name: key.to_string() }
+    }
+}

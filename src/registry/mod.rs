@@ -1,0 +1,195 @@
+//! The registry: who is there. Writes go to storage, the state is built from storage's commits (`state`), what a
+//! command would write is worked out beforehand (`plan`); one task (`task`) owns the state and feeds the timers.
+//! Readers take an immutable `Snapshot` and never wait.
+
+pub mod clock;
+pub mod command;
+pub mod lease;
+mod plan;
+pub mod state;
+mod task;
+pub mod watch;
+mod wheel;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use convoy_client::proto::Load;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+
+use self::{
+    clock::Clock,
+    command::{Command, Error, Outcome, Register},
+    lease::LeaseTable,
+    state::{Snapshot, State},
+    watch::EventLog,
+};
+use crate::{
+    dirty::DirtySet,
+    model::{Incarnation, InstanceKey, InstanceSpec, LeaseId, Limits, Service, ServiceKey},
+    storage::{Opened, Storage},
+    telemetry::Metrics,
+};
+
+/// Commands that wait to be planned; more are refused, and their callers may try again.
+const COMMANDS_WAITING: usize = 4096;
+
+/// The handle that everybody else holds; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store_id: Arc<str>,
+    limits: Limits,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    leases: Arc<LeaseTable>,
+    events: Arc<EventLog>,
+    dirty_services: Arc<DirtySet<ServiceKey>>,
+    commands: mpsc::Sender<Queued>,
+    watchers: Arc<()>,
+    /// What the store held when it was opened.
+    opened_with: usize,
+}
+
+/// A command with the one who waits for its outcome.
+#[derive(Debug)]
+struct Queued {
+    command: Command,
+    reply: Option<oneshot::Sender<Result<Outcome, Error>>>,
+}
+
+/// The leases of a registration's or heartbeat's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub lease: LeaseId,
+    pub ttl: Duration,
+    pub heartbeat_interval: Duration,
+}
+
+impl Held {
+    fn new(lease: LeaseId, ttl: Duration) -> Self {
+        Self { lease, ttl, heartbeat_interval: lease::heartbeat_interval(ttl) }
+    }
+}
+
+impl Registry {
+    /// Starts the task that owns the state. It ends when the last handle is dropped, or when the store is lost.
+    pub fn start(
+        storage: Arc<dyn Storage>,
+        opened: Opened,
+        limits: Limits,
+        metrics: Arc<Metrics>,
+    ) -> (Self, JoinHandle<()>) {
+        let clock = Clock::default();
+        let opened_with = opened.records.len();
+        let (state, effects) = State::load(opened.revision, opened.records, clock.unix());
+        let (commands, receiver) = mpsc::channel(COMMANDS_WAITING);
+        let inner = Arc::new(Inner {
+            store_id: opened.store_id.into(),
+            limits: limits.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            snapshot: Arc::new(ArcSwap::from_pointee(state.snapshot().clone())),
+            leases: Arc::default(),
+            events: Arc::new(EventLog::new(opened.revision)),
+            dirty_services: Arc::default(),
+            commands,
+            watchers: Arc::new(()),
+            opened_with,
+        });
+        let task = task::Task::new(&inner, storage, state, effects);
+        let running = tokio::spawn(task.run(receiver, opened.commits));
+        (Self { inner }, running)
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.inner.snapshot.load_full()
+    }
+
+    /// Whether the store held anything when it was opened. Without, a returning proxy knows more than Convoy does.
+    pub fn had_state(&self) -> bool {
+        self.inner.opened_with > 0
+    }
+
+    /// Waits until services changed, and takes their names. For one reader.
+    pub async fn dirty_services(&self) -> BTreeSet<ServiceKey> {
+        self.inner.dirty_services.take().await
+    }
+
+    pub async fn register(
+        &self,
+        lease: Option<LeaseId>,
+        ttl: Option<Duration>,
+        incarnation: Option<Incarnation>,
+        instances: Vec<(InstanceKey, InstanceSpec)>,
+    ) -> Result<(Outcome, Held), Error> {
+        let new_lease = LeaseId(rand::random());
+        let command = Command::Register(Register { lease, ttl, incarnation, instances, new_lease });
+        let outcome = self.run(command).await?;
+        let (lease, ttl) = outcome.lease.ok_or_else(|| Error::Unavailable { reason: "the lease is gone".into() })?;
+        Ok((outcome, Held::new(lease, ttl)))
+    }
+
+    /// Renews a lease; none means that it is not known or over, and that its agent has to register again.
+    pub fn heartbeat(&self, lease: LeaseId, load: Option<Load>) -> Option<Held> {
+        let ttl = self.inner.leases.renew(lease, self.inner.clock.now_ms(), load);
+        self.inner.metrics.heartbeat(ttl.is_some());
+        ttl.map(|ttl| Held::new(lease, ttl))
+    }
+
+    pub fn load(&self, lease: LeaseId) -> Option<Load> {
+        self.inner.leases.load(lease)
+    }
+
+    pub fn leases(&self) -> usize {
+        self.inner.leases.len()
+    }
+
+    pub async fn deregister(&self, key: InstanceKey, incarnation: Option<Incarnation>) -> Result<Outcome, Error> {
+        self.run(Command::Deregister { key, incarnation }).await
+    }
+
+    pub async fn drain(
+        &self,
+        key: InstanceKey,
+        incarnation: Option<Incarnation>,
+        time: Option<Duration>,
+    ) -> Result<Outcome, Error> {
+        self.run(Command::Drain { key, incarnation, time }).await
+    }
+
+    pub async fn put_service(&self, key: ServiceKey, service: Service) -> Result<Outcome, Error> {
+        self.run(Command::PutService { key, service }).await
+    }
+
+    pub async fn delete_service(&self, key: ServiceKey) -> Result<Outcome, Error> {
+        self.run(Command::DeleteService { key }).await
+    }
+
+    async fn run(&self, command: Command) -> Result<Outcome, Error> {
+        let (reply, outcome) = oneshot::channel();
+        let stopped = || Error::Unavailable { reason: "the registry has stopped".into() };
+        self.inner.commands.try_send(Queued { command, reply: Some(reply) }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                Error::Unavailable { reason: format!("{COMMANDS_WAITING} writes wait already") }
+            }
+            mpsc::error::TrySendError::Closed(_) => stopped(),
+        })?;
+        outcome.await.map_err(|_| stopped())?
+    }
+}

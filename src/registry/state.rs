@@ -1,0 +1,291 @@
+//! The registry's state: what follows from the store's commits, and nothing else.
+//!
+//! Pure: no task, lock, clock or socket; the same commits make the same state on every replica. What readers see is a
+//! `Snapshot`: immutable, of one revision, and cheap to take, since its maps share what did not change. One instance
+//! changed costs O(log n) of its service's instances and of the services, whatever else there is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use imbl::{HashMap as SharedHashMap, OrdMap};
+
+use super::command::Versioned;
+use crate::{
+    model::{
+        Instance, InstanceId, InstanceKey, Lease, LeaseId, RemovalCause, Revision, Service, ServiceKey, Tombstone,
+        UnixMillis, Verdict,
+    },
+    storage::{Change, Commit, Key, Record},
+};
+
+/// All services at one revision.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub revision: Revision,
+    pub services: OrdMap<ServiceKey, Arc<ServiceState>>,
+}
+
+impl Snapshot {
+    pub fn instance(&self, key: &InstanceKey) -> Option<&Versioned<Instance>> {
+        self.services.get(&key.service)?.instances.get(&key.id)
+    }
+}
+
+/// One service with its instances.
+#[derive(Clone, Debug)]
+pub struct ServiceState {
+    pub key: ServiceKey,
+    pub service: Versioned<Service>,
+    /// Of the last change to the service or to one of its instances.
+    pub revision: Revision,
+    pub instances: OrdMap<InstanceId, Versioned<Instance>>,
+    /// Who has which address and port.
+    pub addresses: SharedHashMap<(IpAddr, u16), InstanceId>,
+}
+
+impl ServiceState {
+    fn new(key: ServiceKey, service: Versioned<Service>) -> Self {
+        let revision = service.revision;
+        Self { key, service, revision, instances: OrdMap::new(), addresses: SharedHashMap::new() }
+    }
+
+    pub fn healthy(&self) -> usize {
+        self.instances.values().filter(|instance| instance.value.health().verdict == Verdict::Healthy).count()
+    }
+
+    fn insert(&mut self, instance: Versioned<Instance>) -> Option<Versioned<Instance>> {
+        let before = self.remove(&instance.value.key.id);
+        for port in &instance.value.spec.ports {
+            self.addresses.insert((instance.value.spec.address, port.number), instance.value.key.id.clone());
+        }
+        self.instances.insert(instance.value.key.id.clone(), instance);
+        before
+    }
+
+    fn remove(&mut self, id: &InstanceId) -> Option<Versioned<Instance>> {
+        let before = self.instances.remove(id)?;
+        for port in &before.value.spec.ports {
+            let place = (before.value.spec.address, port.number);
+            if self.addresses.get(&place) == Some(id) {
+                self.addresses.remove(&place);
+            }
+        }
+        Some(before)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct LeaseState {
+    pub(super) lease: Versioned<Lease>,
+    pub(super) members: BTreeSet<InstanceKey>,
+}
+
+/// What happened to one instance.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EventKind {
+    Added,
+    Changed,
+    Removed(RemovalCause),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    pub kind: EventKind,
+    pub revision: Revision,
+    /// As it is now; of a removed one, as it was last.
+    pub instance: Versioned<Instance>,
+}
+
+/// What a commit asks of the shell: timers to set, readers to tell.
+#[derive(Debug, Default, PartialEq)]
+pub struct Effects {
+    pub events: Vec<Event>,
+    /// Services of which something changed.
+    pub services: BTreeSet<ServiceKey>,
+    pub leases_set: Vec<(LeaseId, Duration)>,
+    pub leases_gone: Vec<LeaseId>,
+    pub drains: Vec<(InstanceKey, Duration)>,
+}
+
+#[derive(Debug, Default)]
+pub struct State {
+    snapshot: Snapshot,
+    leases: HashMap<LeaseId, LeaseState>,
+    tombstones: HashMap<InstanceKey, (Revision, Tombstone)>,
+    tombstones_by_age: BTreeSet<(UnixMillis, InstanceKey)>,
+    /// Services without instances, in the order in which they became so.
+    empty_services: BTreeMap<ServiceKey, UnixMillis>,
+}
+
+impl State {
+    /// The state of a store as it was opened.
+    pub fn load(revision: Revision, mut records: Vec<(Key, Revision, Record)>, now: UnixMillis) -> (Self, Effects) {
+        // Services before instances, as within a commit; then by age, as they came.
+        records.sort_by(|(a_key, a, _), (b_key, b, _)| {
+            let service = |key: &Key| !matches!(key, Key::Service(_));
+            (service(a_key), a, a_key).cmp(&(service(b_key), b, b_key))
+        });
+        let (mut state, mut effects) = (Self::default(), Effects::default());
+        for (key, revision, record) in records {
+            state.change(revision, Change { key, record: Some(record) }, now, &mut effects);
+        }
+        state.snapshot.revision = revision;
+        (state, effects)
+    }
+
+    /// Applies one commit, whole. Commits come in order.
+    pub fn apply(&mut self, commit: Commit, now: UnixMillis) -> Effects {
+        let mut effects = Effects::default();
+        self.snapshot.revision = commit.revision;
+        for change in commit.changes {
+            self.change(commit.revision, change, now, &mut effects);
+        }
+        effects
+    }
+
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    pub(super) fn lease(&self, id: LeaseId) -> Option<&LeaseState> {
+        self.leases.get(&id)
+    }
+
+    pub(super) fn tombstone(&self, key: &InstanceKey) -> Option<&(Revision, Tombstone)> {
+        self.tombstones.get(key)
+    }
+
+    /// Tombstones older than `before`, and the oldest of those over `limit`; at most `count`.
+    pub fn tombstones_due(&self, before: UnixMillis, limit: usize, count: usize) -> Vec<InstanceKey> {
+        let over = self.tombstones_by_age.len().saturating_sub(limit);
+        let due = |(index, (at, _)): &(usize, &(UnixMillis, InstanceKey))| *index < over || *at < before;
+        self.tombstones_by_age.iter().enumerate().take_while(due).take(count).map(|(_, (_, key))| key.clone()).collect()
+    }
+
+    /// Services that have had no instance since before `before`.
+    pub fn services_abandoned(&self, before: UnixMillis) -> Vec<ServiceKey> {
+        self.empty_services.iter().filter(|(_, since)| **since < before).map(|(key, _)| key.clone()).collect()
+    }
+
+    fn change(&mut self, revision: Revision, change: Change, now: UnixMillis, effects: &mut Effects) {
+        match (change.key, change.record) {
+            (Key::Service(key), Some(Record::Service(service))) => {
+                self.put_service(key, Versioned { revision, value: service }, now, effects);
+            }
+            (Key::Service(key), _) => self.delete_service(&key, revision, now, effects),
+            (Key::Lease(id), Some(Record::Lease(lease))) => {
+                let lease = Versioned { revision, value: Arc::new(lease) };
+                effects.leases_set.push((id, lease.value.ttl));
+                let members = self.leases.remove(&id).map(|before| before.members).unwrap_or_default();
+                self.leases.insert(id, LeaseState { lease, members });
+            }
+            (Key::Lease(id), _) => {
+                self.leases.remove(&id);
+                effects.leases_gone.push(id);
+            }
+            (Key::Instance(key), Some(Record::Instance(instance))) => {
+                self.forget(&key);
+                self.put_instance(Versioned { revision, value: instance }, effects);
+            }
+            (Key::Instance(key), Some(Record::Tombstone(tombstone))) => {
+                self.forget(&key);
+                self.tombstones_by_age.insert((tombstone.removed_at, key.clone()));
+                self.tombstones.insert(key.clone(), (revision, tombstone));
+                self.remove_instance(&key, revision, tombstone.cause, now, effects);
+            }
+            (Key::Instance(key), _) => {
+                self.forget(&key);
+                self.remove_instance(&key, revision, RemovalCause::Deregistered, now, effects);
+            }
+        }
+    }
+
+    fn put_service(&mut self, key: ServiceKey, service: Versioned<Service>, now: UnixMillis, effects: &mut Effects) {
+        let revision = service.revision;
+        match self.snapshot.services.get_mut(&key) {
+            Some(state) => {
+                let state = Arc::make_mut(state);
+                state.service = service;
+                state.revision = revision;
+            }
+            None => {
+                self.empty_services.insert(key.clone(), now);
+                let state = ServiceState::new(key.clone(), service);
+                self.snapshot.services.insert(key.clone(), Arc::new(state));
+            }
+        }
+        effects.services.insert(key);
+    }
+
+    fn delete_service(&mut self, key: &ServiceKey, revision: Revision, now: UnixMillis, effects: &mut Effects) {
+        let Some(state) = self.snapshot.services.get(key).cloned() else { return };
+        for instance in state.instances.values() {
+            self.remove_instance(&instance.value.key, revision, RemovalCause::Deregistered, now, effects);
+        }
+        self.snapshot.services.remove(key);
+        self.empty_services.remove(key);
+        effects.services.insert(key.clone());
+    }
+
+    fn put_instance(&mut self, instance: Versioned<Instance>, effects: &mut Effects) {
+        let key = instance.value.key.clone();
+        // A store whose service record is gone has no place for the instance; `delete_service` is why.
+        let Some(state) = self.snapshot.services.get_mut(&key.service) else { return };
+        let state = Arc::make_mut(state);
+        state.revision = instance.revision;
+        let before = state.insert(instance.clone());
+        self.empty_services.remove(&key.service);
+        if let Some(before) = &before
+            && before.value.lease != instance.value.lease
+            && let Some(lease) = self.leases.get_mut(&before.value.lease)
+        {
+            lease.members.remove(&key);
+        }
+        if let Some(lease) = self.leases.get_mut(&instance.value.lease) {
+            lease.members.insert(key.clone());
+        }
+        if let Some(drain) = instance.value.drain
+            && before.as_ref().is_none_or(|before| before.value.drain != instance.value.drain)
+        {
+            effects.drains.push((key.clone(), drain.time));
+        }
+        effects.services.insert(key.service);
+        let kind = if before.is_some() { EventKind::Changed } else { EventKind::Added };
+        effects.events.push(Event { kind, revision: instance.revision, instance });
+    }
+
+    fn remove_instance(
+        &mut self,
+        key: &InstanceKey,
+        revision: Revision,
+        cause: RemovalCause,
+        now: UnixMillis,
+        effects: &mut Effects,
+    ) {
+        let Some(state) = self.snapshot.services.get_mut(&key.service) else { return };
+        if !state.instances.contains_key(&key.id) {
+            return;
+        }
+        let state = Arc::make_mut(state);
+        state.revision = revision;
+        let Some(instance) = state.remove(&key.id) else { return };
+        if state.instances.is_empty() {
+            self.empty_services.insert(key.service.clone(), now);
+        }
+        if let Some(lease) = self.leases.get_mut(&instance.value.lease) {
+            lease.members.remove(key);
+        }
+        effects.services.insert(key.service.clone());
+        effects.events.push(Event { kind: EventKind::Removed(cause), revision, instance });
+    }
+
+    fn forget(&mut self, key: &InstanceKey) {
+        if let Some((_, tombstone)) = self.tombstones.remove(key) {
+            self.tombstones_by_age.remove(&(tombstone.removed_at, key.clone()));
+        }
+    }
+}

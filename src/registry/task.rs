@@ -1,0 +1,343 @@
+//! The task that owns the registry's state. It moves commands to the store and commits into the state, and decides
+//! nothing: what to write is `plan`'s, what follows is `state`'s.
+//!
+//! Writes go in rounds. All commands that wait are planned on the present state and written together; one whose
+//! footprint meets another's of the round waits for the next. A round is over when everything it wrote has come back
+//! as commits, so that the next one is planned on its results.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, MissedTickBehavior, interval},
+};
+
+use super::{
+    Inner, Queued,
+    clock::Clock,
+    command::{Command, Error, Outcome},
+    lease::{Due, LeaseTable, LeaseTimer},
+    plan::{Footprints, Plan},
+    state::{Effects, Snapshot, State},
+    watch::EventLog,
+    wheel::Wheel,
+};
+use crate::{
+    dirty::DirtySet,
+    model::{Incarnation, InstanceKey, Limits, Revision, ServiceKey, UnixMillis},
+    storage::{Commit, CommitError, Storage},
+    telemetry::Metrics,
+};
+
+/// How often timers are looked at.
+const TICK: Duration = Duration::from_millis(10);
+/// How many commands are written together: enough to share a sync, few enough to answer soon.
+const MAX_ROUND: usize = 512;
+/// How often a command is planned again because another writer came first.
+const MAX_ATTEMPTS: u32 = 16;
+/// When an expiry is tried again that the store could not take.
+const EXPIRY_RETRY_MS: u64 = 1_000;
+const HOUSEKEEPING: Duration = Duration::from_secs(10);
+/// How long, and how many, instances that left are remembered.
+const TOMBSTONE_AGE_MS: u64 = 24 * 60 * 60 * 1000;
+const MAX_TOMBSTONES: usize = 200_000;
+/// How long a service outlives its last instance.
+const EMPTY_SERVICE_AGE_MS: u64 = 24 * 60 * 60 * 1000;
+
+#[derive(Debug)]
+enum Timer {
+    Lease(LeaseTimer),
+    Drain(InstanceKey, Incarnation),
+}
+
+#[derive(Debug)]
+struct Pending {
+    command: Command,
+    reply: Option<oneshot::Sender<Result<Outcome, Error>>>,
+    attempts: u32,
+}
+
+/// A command whose transaction is at the store.
+#[derive(Debug)]
+struct InFlight {
+    pending: Pending,
+    plan: Plan,
+    written: Option<Revision>,
+}
+
+pub(super) struct Task {
+    clock: Clock,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+    storage: Arc<dyn Storage>,
+    state: State,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    leases: Arc<LeaseTable>,
+    events: Arc<EventLog>,
+    dirty_services: Arc<DirtySet<ServiceKey>>,
+    wheel: Wheel<Timer>,
+    waiting: VecDeque<Pending>,
+    round: Vec<InFlight>,
+}
+
+impl Task {
+    pub(super) fn new(inner: &Inner, storage: Arc<dyn Storage>, state: State, effects: Effects) -> Self {
+        let mut task = Self {
+            clock: inner.clock.clone(),
+            limits: inner.limits.clone(),
+            metrics: inner.metrics.clone(),
+            storage,
+            state,
+            snapshot: inner.snapshot.clone(),
+            leases: inner.leases.clone(),
+            events: inner.events.clone(),
+            dirty_services: inner.dirty_services.clone(),
+            wheel: Wheel::default(),
+            waiting: VecDeque::new(),
+            round: Vec::new(),
+        };
+        // After a restart every lease has one full TTL, and every drain its full time.
+        task.set_timers(&effects);
+        task.dirty_services.mark(effects.services);
+        task
+    }
+
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Queued>, mut commits: mpsc::Receiver<Commit>) {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut housekeeping = Instant::now() + HOUSEKEEPING;
+        let mut writing = None;
+        loop {
+            if writing.is_none() && self.round.is_empty() {
+                let transactions = self.plan_round();
+                if !transactions.is_empty() {
+                    let storage = self.storage.clone();
+                    let started = Instant::now();
+                    writing = Some(Box::pin(async move { (storage.commit(transactions).await, started) }));
+                }
+            }
+            tokio::select! {
+                biased;
+                _ = tick.tick() => {
+                    self.take_due();
+                    if Instant::now() >= housekeeping {
+                        housekeeping = Instant::now() + HOUSEKEEPING;
+                        self.keep_house();
+                    }
+                }
+                commit = commits.recv() => {
+                    let Some(commit) = commit else { return tracing::error!("the store's stream of changes has ended") };
+                    self.apply(commit);
+                    while let Ok(commit) = commits.try_recv() {
+                        self.apply(commit);
+                    }
+                    self.publish();
+                    self.answer_applied();
+                }
+                (outcomes, started) = async { writing.as_mut().expect("checked by the branch's condition").await },
+                    if writing.is_some() => {
+                    writing = None;
+                    self.metrics.store_commit(started.elapsed(), outcomes.len());
+                    self.written(outcomes);
+                    self.answer_applied();
+                }
+                queued = commands.recv(), if self.waiting.len() < MAX_ROUND => {
+                    let Some(queued) = queued else { return };
+                    self.enqueue(queued);
+                    while self.waiting.len() < MAX_ROUND && let Ok(queued) = commands.try_recv() {
+                        self.enqueue(queued);
+                    }
+                }
+            }
+        }
+    }
+
+    fn enqueue(&mut self, Queued { command, reply }: Queued) {
+        self.waiting.push_back(Pending { command, reply, attempts: 0 });
+    }
+
+    fn enqueue_own(&mut self, command: Command) {
+        self.enqueue(Queued { command, reply: None });
+    }
+
+    /// Plans what waits. What is refused, or changes nothing, is answered at once.
+    fn plan_round(&mut self) -> Vec<crate::storage::Transaction> {
+        let now = self.clock.unix();
+        let (mut footprints, mut transactions, mut deferred) = (Footprints::default(), Vec::new(), VecDeque::new());
+        while let Some(pending) = self.waiting.pop_front() {
+            if self.is_obsolete(&pending.command) {
+                continue;
+            }
+            match self.state.plan(&pending.command, now, &self.limits) {
+                Err(error) => self.refuse(pending, error),
+                Ok(plan) if !footprints.add(&plan) || transactions.len() >= MAX_ROUND => deferred.push_back(pending),
+                Ok(plan) if plan.transaction.changes.is_empty() => self.complete(pending, &plan),
+                Ok(mut plan) => {
+                    transactions.push(std::mem::take(&mut plan.transaction));
+                    self.round.push(InFlight { pending, plan, written: None });
+                }
+            }
+        }
+        self.waiting = deferred;
+        transactions
+    }
+
+    /// An expiry whose agent has registered again meanwhile: its timer goes on.
+    fn is_obsolete(&mut self, command: &Command) -> bool {
+        let Command::Expire(lease) = command else { return false };
+        if self.leases.is_expiring(*lease) {
+            return false;
+        }
+        if let Some((deadline, timer)) = self.leases.timer(*lease) {
+            self.wheel.set(tick_of(deadline), Timer::Lease(timer));
+        }
+        true
+    }
+
+    /// The store's word on the round.
+    fn written(&mut self, outcomes: Vec<Result<Revision, CommitError>>) {
+        let round = std::mem::take(&mut self.round);
+        for (mut in_flight, outcome) in round.into_iter().zip(outcomes) {
+            match outcome {
+                Ok(revision) => {
+                    in_flight.written = Some(revision);
+                    self.round.push(in_flight);
+                }
+                Err(CommitError::Conflict) if in_flight.pending.attempts < MAX_ATTEMPTS => {
+                    in_flight.pending.attempts += 1;
+                    self.waiting.push_back(in_flight.pending);
+                }
+                Err(error) => self.refuse(in_flight.pending, Error::Unavailable { reason: error.to_string() }),
+            }
+        }
+    }
+
+    /// Answers what is durable and applied.
+    fn answer_applied(&mut self) {
+        let applied = self.state.snapshot().revision;
+        for in_flight in std::mem::take(&mut self.round) {
+            match in_flight.written {
+                Some(revision) if revision <= applied => self.complete(in_flight.pending, &in_flight.plan),
+                _ => self.round.push(in_flight),
+            }
+        }
+    }
+
+    fn complete(&mut self, pending: Pending, plan: &Plan) {
+        self.metrics.command(&pending.command, true);
+        let snapshot = self.state.snapshot();
+        let lease = plan.lease.and_then(|id| self.state.lease(id).map(|state| (id, state.lease.value.ttl)));
+        let outcome = Outcome {
+            revision: snapshot.revision,
+            instances: plan.instances.iter().filter_map(|key| snapshot.instance(key).cloned()).collect(),
+            lease,
+        };
+        if let Some((lease, _)) = lease {
+            self.leases.revive(lease, self.clock.now_ms());
+        }
+        if let Command::Expire(lease) = pending.command
+            && self.state.lease(lease).is_some()
+        {
+            // More instances than one write may remove.
+            self.enqueue_own(Command::Expire(lease));
+        }
+        answer(pending.reply, Ok(outcome));
+    }
+
+    fn refuse(&mut self, pending: Pending, error: Error) {
+        self.metrics.command(&pending.command, false);
+        if let Error::Unavailable { reason } = &error {
+            tracing::error!(reason, "a write has failed");
+            let later = tick_of(self.clock.now_ms() + EXPIRY_RETRY_MS);
+            match &pending.command {
+                Command::Expire(lease) => {
+                    self.leases.revive(*lease, self.clock.now_ms());
+                    if let Some((_, timer)) = self.leases.timer(*lease) {
+                        self.wheel.set(later, Timer::Lease(timer));
+                    }
+                }
+                Command::FinishDrain { key, incarnation } => {
+                    self.wheel.set(later, Timer::Drain(key.clone(), *incarnation));
+                }
+                _ => {}
+            }
+        }
+        answer(pending.reply, Err(error));
+    }
+
+    fn apply(&mut self, commit: Commit) {
+        let effects = self.state.apply(commit, self.clock.unix());
+        self.set_timers(&effects);
+        for event in &effects.events {
+            self.metrics.event(event);
+            tracing::debug!(key = %event.instance.value.key, kind = ?event.kind, revision = %event.revision, "instance");
+        }
+        self.events.push(effects.events);
+        self.dirty_services.mark(effects.services);
+    }
+
+    fn publish(&mut self) {
+        self.snapshot.store(Arc::new(self.state.snapshot().clone()));
+        self.events.publish(self.state.snapshot().revision);
+    }
+
+    fn set_timers(&mut self, effects: &Effects) {
+        let now = self.clock.now_ms();
+        for (lease, ttl) in &effects.leases_set {
+            let (deadline, timer) = self.leases.set(*lease, *ttl, now);
+            self.wheel.set(tick_of(deadline), Timer::Lease(timer));
+        }
+        for lease in &effects.leases_gone {
+            self.leases.remove(*lease);
+        }
+        for (key, time) in &effects.drains {
+            let Some(instance) = self.state.snapshot().instance(key) else { continue };
+            let deadline = now + u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2);
+            self.wheel.set(tick_of(deadline), Timer::Drain(key.clone(), instance.value.incarnation));
+        }
+    }
+
+    /// Looks at the timers that are due.
+    fn take_due(&mut self) {
+        let now = self.clock.tick();
+        for timer in self.wheel.advance(now / tick_ms()) {
+            match timer {
+                Timer::Lease(timer) => match self.leases.look(&timer, now) {
+                    Due::At(deadline) => self.wheel.set(tick_of(deadline), Timer::Lease(timer)),
+                    Due::Expired => self.enqueue_own(Command::Expire(timer.id)),
+                    Due::Stale => {}
+                },
+                Timer::Drain(key, incarnation) => self.enqueue_own(Command::FinishDrain { key, incarnation }),
+            }
+        }
+    }
+
+    fn keep_house(&mut self) {
+        let now = self.clock.unix();
+        let before = UnixMillis(now.0.saturating_sub(TOMBSTONE_AGE_MS));
+        let due = self.state.tombstones_due(before, MAX_TOMBSTONES, MAX_ROUND * self.limits.instances_per_call);
+        for keys in due.chunks(self.limits.instances_per_call) {
+            self.enqueue_own(Command::Forget(keys.to_vec()));
+        }
+        for key in self.state.services_abandoned(UnixMillis(now.0.saturating_sub(EMPTY_SERVICE_AGE_MS))) {
+            self.enqueue_own(Command::DeleteService { key });
+        }
+    }
+}
+
+fn answer(reply: Option<oneshot::Sender<Result<Outcome, Error>>>, outcome: Result<Outcome, Error>) {
+    if let Some(reply) = reply {
+        // Whoever asked may have gone; what was written stays written.
+        let _ = reply.send(outcome);
+    }
+}
+
+fn tick_ms() -> u64 {
+    TICK.as_millis() as u64
+}
+
+/// The first tick at or after a time.
+fn tick_of(at_ms: u64) -> u64 {
+    at_ms.div_ceil(tick_ms())
+}

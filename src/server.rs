@@ -1,0 +1,208 @@
+//! The composition root: opens the store, starts the tasks and the listeners, reports where they are, and stops them in
+//! order. `stop` lets streams end and calls finish, for a bounded time.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::watch,
+    task::JoinSet,
+};
+use tonic::{
+    service::Routes,
+    transport::{Server as GrpcServer, server::TcpIncoming},
+};
+
+use crate::{
+    api::{self, Api},
+    config::{Config, StorageKind},
+    registry::Registry,
+    storage::{Opened, Storage, memory::MemoryStore, redb::RedbStore},
+    telemetry::Metrics,
+    xds::{cache::Cache, fanout, server::router, session::Readiness, status::Proxies, stream::Shared},
+};
+
+/// Thousands of clients that connect at once wait here, and not for a second's retransmission.
+const LISTEN_BACKLOG: u32 = 4096;
+/// A peer that is gone without a word is noticed after these two.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long calls may take to finish when Convoy stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A running Convoy. Dropping it without `stop` ends its tasks at once.
+#[derive(Debug)]
+pub struct Server {
+    http: SocketAddr,
+    grpc: SocketAddr,
+    xds: SocketAddr,
+    stopping: watch::Sender<bool>,
+    tasks: JoinSet<anyhow::Result<()>>,
+    registry: Registry,
+}
+
+impl Server {
+    /// Starts everything; when it returns, all ports are open.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let (storage, opened) = open(&config)?;
+        let metrics = Arc::new(Metrics::default());
+        let (http, grpc, xds) =
+            (listen(config.http_address)?, listen(config.grpc_address)?, listen(config.xds_address)?);
+        let (stopping, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+
+        let (registry, running) = Registry::start(storage, opened, config.limits.clone(), metrics.clone());
+        tasks.spawn(async move { running.await.context("the registry has failed") });
+
+        let settled = registry.had_state() || config.settle.is_zero();
+        let readiness = if settled { Readiness::Ready } else { Readiness::Unknown };
+        let cache = Arc::new(Cache::new(registry.clone(), readiness));
+        tasks.spawn(forever(fanout::run(cache.clone())));
+        if !settled {
+            tasks.spawn(finite(fanout::settle(cache.clone(), config.settle), stopped.clone()));
+        }
+
+        let proxies = Arc::new(Proxies::default());
+        let api = Api { registry: registry.clone(), proxies: proxies.clone(), metrics: metrics.clone() };
+        let server = Self {
+            http: http.local_addr()?,
+            grpc: grpc.local_addr()?,
+            xds: xds.local_addr()?,
+            stopping,
+            tasks,
+            registry,
+        };
+        server.serve(api, Shared { cache, proxies, metrics, stopping: stopped }, [http, grpc, xds]).await
+    }
+
+    async fn serve(
+        mut self,
+        api: Api,
+        xds: Shared,
+        [http, grpc, xds_listener]: [TcpListener; 3],
+    ) -> anyhow::Result<Self> {
+        let stopped = xds.stopping.clone();
+        let http_app = api::http::router(api.clone(), stopped.clone());
+        let app = http_app.into_make_service_with_connect_info::<SocketAddr>();
+        let until = wait_for_stop(stopped.clone());
+        self.tasks.spawn(async move {
+            axum::serve(http, app).with_graceful_shutdown(until).await.context("the HTTP server has failed")
+        });
+        let routes = api::grpc::routes(api, stopped.clone()).await?;
+        let until = wait_for_stop(stopped.clone());
+        self.tasks.spawn(async move { serve_grpc(routes, grpc, until).await.context("the gRPC server has failed") });
+        let routes = Routes::from(router(xds)).add_service(health().await);
+        let until = wait_for_stop(stopped);
+        self.tasks
+            .spawn(async move { serve_grpc(routes, xds_listener, until).await.context("the xDS server has failed") });
+        tracing::info!(http = %self.http, grpc = %self.grpc, xds = %self.xds, "Convoy is serving");
+        Ok(self)
+    }
+
+    pub fn http_address(&self) -> SocketAddr {
+        self.http
+    }
+
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc
+    }
+
+    pub fn xds_address(&self) -> SocketAddr {
+        self.xds
+    }
+
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Waits for a part to fail; with a healthy Convoy, for ever.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Ok(Ok(()))) => {}
+                Some(Ok(Err(error))) => return error,
+                Some(Err(error)) => return anyhow::Error::from(error).context("a task has failed"),
+                None => return anyhow::anyhow!("all tasks have ended"),
+            }
+        }
+    }
+
+    /// Stops taking work, lets what is under way finish, and ends.
+    pub async fn stop(self) {
+        let Self { stopping, mut tasks, registry, .. } = self;
+        stopping.send_replace(true);
+        drop(registry);
+        let servers = async {
+            // The registry and the fan-out serve the streams until the last one has ended.
+            while tasks.len() > 2 && tasks.join_next().await.is_some() {}
+        };
+        if tokio::time::timeout(STOP_TIMEOUT, servers).await.is_err() {
+            tracing::warn!("some calls did not finish in time");
+        }
+        tasks.shutdown().await;
+    }
+}
+
+fn open(config: &Config) -> anyhow::Result<(Arc<dyn Storage>, Opened)> {
+    let new_store_id = uuid::Uuid::new_v4().simple().to_string();
+    match config.storage {
+        StorageKind::Memory => {
+            let (store, opened) = MemoryStore::open(new_store_id);
+            Ok((Arc::new(store), opened))
+        }
+        StorageKind::Redb => {
+            let (store, opened) = RedbStore::open(&config.data_dir, &new_store_id)?;
+            tracing::info!(records = opened.records.len(), revision = %opened.revision, "the store is open");
+            Ok((Arc::new(store), opened))
+        }
+        StorageKind::Etcd => anyhow::bail!("storage: \"etcd\" is not in this version; choose redb or memory"),
+    }
+}
+
+fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let bound = socket.and_then(|socket| {
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(LISTEN_BACKLOG)
+    });
+    bound.with_context(|| format!("cannot listen on {address}"))
+}
+
+async fn wait_for_stop(mut stopping: watch::Receiver<bool>) {
+    // An error is the sender's end, which is a stop as well.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+async fn forever(task: impl Future<Output = ()>) -> anyhow::Result<()> {
+    task.await;
+    anyhow::bail!("a task that never ends has ended")
+}
+
+async fn finite(task: impl Future<Output = ()>, stopping: watch::Receiver<bool>) -> anyhow::Result<()> {
+    tokio::select! {
+        () = task => {}
+        () = wait_for_stop(stopping) => {}
+    }
+    Ok(())
+}
+
+async fn health() -> tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health> {
+    let (_, service) = tonic_health::server::health_reporter();
+    service
+}
+
+async fn serve_grpc(
+    routes: Routes,
+    listener: TcpListener,
+    until: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    GrpcServer::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, until)
+        .await
+}

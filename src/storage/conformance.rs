@@ -1,0 +1,144 @@
+//! What every store must do: one suite, run against each.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use super::{Change, CommitError, Key, Opened, Record, Storage, Transaction, memory::MemoryStore, redb::RedbStore};
+use crate::model::{
+    Incarnation, Instance, InstanceSpec, Lease, LeaseId, Locality, Port, PortName, Protocol, RemovalCause, Revision,
+    Service, ServicePort, Sla, Tombstone, UnixMillis, parse,
+};
+
+pub(crate) fn service(name: &str) -> (Key, Record) {
+    let port = PortName::parse("port", "http").expect("a label");
+    let service = Service {
+        default_port: port.clone(),
+        ports: [(port, ServicePort { protocol: Protocol::Http, number: 80 })].into(),
+        drain_time: Duration::from_secs(15),
+    };
+    (Key::Service(parse::service_key("", name).expect("a key")), Record::Service(Arc::new(service)))
+}
+
+pub(crate) fn instance(service: &str, id: &str, weight: u16) -> (Key, Record) {
+    let key = parse::instance_key("", service, id).expect("a key");
+    let port = PortName::parse("port", "http").expect("a label");
+    let instance = Instance {
+        key: key.clone(),
+        incarnation: Incarnation(1),
+        lease: LeaseId(1),
+        spec: InstanceSpec {
+            address: [10, 0, 0, 1].into(),
+            ports: vec![Port { name: port, number: 80, protocol: Protocol::Http }],
+            weight,
+            ready: true,
+            labels: [("a".to_owned(), "b".to_owned())].into(),
+            capabilities: Vec::new(),
+            locality: Arc::new(Locality { region: "r".into(), ..Locality::default() }),
+            sla: Sla { throughput_rps: Some(0.5), ..Sla::default() },
+        },
+        registered_at: UnixMillis(1),
+        was_ready: true,
+        health_since: UnixMillis(2),
+        drain: None,
+    };
+    (Key::Instance(key), Record::Instance(Arc::new(instance)))
+}
+
+pub(crate) fn tombstone(service: &str, id: &str) -> (Key, Record) {
+    let tombstone = Tombstone { incarnation: Incarnation(3), cause: RemovalCause::Drained, removed_at: UnixMillis(4) };
+    (Key::Instance(parse::instance_key("", service, id).expect("a key")), Record::Tombstone(tombstone))
+}
+
+pub(crate) fn lease(id: u128) -> (Key, Record) {
+    (Key::Lease(LeaseId(id)), Record::Lease(Lease { ttl: Duration::from_secs(30), incarnation: Incarnation(1) }))
+}
+
+fn put((key, record): (Key, Record)) -> Transaction {
+    Transaction { expect: Vec::new(), changes: vec![Change { key, record: Some(record) }] }
+}
+
+fn put_if(expect: Revision, (key, record): (Key, Record)) -> Transaction {
+    Transaction { expect: vec![(key.clone(), expect)], changes: vec![Change { key, record: Some(record) }] }
+}
+
+fn delete(key: Key) -> Transaction {
+    Transaction { expect: Vec::new(), changes: vec![Change { key, record: None }] }
+}
+
+async fn conforms(store: &dyn Storage, opened: &mut Opened) {
+    assert!(opened.records.is_empty());
+    let start = opened.revision.0;
+
+    // One call, several writes: each has its revision, and they come down the stream in order and whole.
+    let both = Transaction {
+        expect: Vec::new(),
+        changes: [instance("a", "1", 1), lease(1)].map(|(key, record)| Change { key, record: Some(record) }).into(),
+    };
+    let outcomes = store.commit(vec![put(service("a")), both.clone()]).await;
+    assert_eq!(outcomes, [Ok(Revision(start + 1)), Ok(Revision(start + 2))]);
+    assert_eq!(opened.commits.recv().await.expect("a commit").revision, Revision(start + 1));
+    let second = opened.commits.recv().await.expect("a commit");
+    assert_eq!((second.revision, second.changes), (Revision(start + 2), both.changes));
+
+    // Conditions: the present revision passes, an older one and «absent» do not, also inside one call.
+    let outcomes = store
+        .commit(vec![
+            put_if(Revision(start + 2), instance("a", "1", 2)),
+            put_if(Revision(start + 2), instance("a", "1", 3)),
+            put_if(Revision(0), instance("a", "1", 4)),
+            put_if(Revision(0), instance("a", "2", 5)),
+        ])
+        .await;
+    let conflict = Err(CommitError::Conflict);
+    assert_eq!(outcomes, [Ok(Revision(start + 3)), conflict.clone(), conflict, Ok(Revision(start + 4))]);
+    for revision in [start + 3, start + 4] {
+        assert_eq!(opened.commits.recv().await.expect("a commit").revision, Revision(revision));
+    }
+
+    // A deleted key is absent.
+    let (key, record) = instance("a", "2", 6);
+    let outcomes = store.commit(vec![delete(key.clone()), put_if(Revision(0), (key, record))]).await;
+    assert_eq!(outcomes, [Ok(Revision(start + 5)), Ok(Revision(start + 6))]);
+}
+
+#[tokio::test]
+async fn memory_conforms() {
+    let (store, mut opened) = MemoryStore::open("id".into());
+    conforms(&store, &mut opened).await;
+}
+
+fn open(directory: &Path) -> (RedbStore, Opened) {
+    RedbStore::open(directory, "new").expect("it opens")
+}
+
+#[tokio::test]
+async fn redb_conforms_and_holds_everything_when_it_is_opened_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    {
+        let (store, mut opened) = open(directory.path());
+        conforms(&store, &mut opened).await;
+    }
+    let (store, opened) = RedbStore::open(directory.path(), "other").expect("it opens again");
+    assert_eq!((&*opened.store_id, opened.revision), ("new", Revision(6)));
+    let mut expected = vec![
+        (instance("a", "1", 2), Revision(3)),
+        (instance("a", "2", 6), Revision(6)),
+        (lease(1), Revision(2)),
+        (service("a"), Revision(1)),
+    ];
+    expected.sort_by(|a, b| a.0.0.cmp(&b.0.0));
+    let mut found: Vec<_> =
+        opened.records.into_iter().map(|(key, revision, record)| ((key, record), revision)).collect();
+    found.sort_by(|a, b| a.0.0.cmp(&b.0.0));
+    assert_eq!(found, expected);
+    // Revisions go on, and conditions know what was there before.
+    let (key, record) = instance("a", "1", 9);
+    assert_eq!(store.commit(vec![put_if(Revision(3), (key, record))]).await, [Ok(Revision(7))]);
+}
+
+#[tokio::test]
+async fn redb_is_opened_by_one_process_only() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let _first = open(directory.path());
+    let error = RedbStore::open(directory.path(), "new").expect_err("locked").to_string();
+    assert!(error.contains("convoy.redb"), "{error}");
+}

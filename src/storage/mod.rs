@@ -1,0 +1,115 @@
+//! Storage: atomic conditional writes, and the stream of changes that they make.
+//!
+//! Writes go in here and come out again as `Commit`s, in order; the registry's state is built from these and from
+//! nothing else, so that every store looks the same to everything above. One `Transaction` is one atomic write with one
+//! revision. A transaction says which revisions it was planned on; if one of these moved, it does nothing and answers
+//! `Conflict` (only a store with several writers ever does).
+
+pub mod memory;
+pub mod record;
+pub mod redb;
+
+#[cfg(test)]
+mod conformance;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use crate::model::{Instance, InstanceKey, Lease, LeaseId, Revision, Service, ServiceKey, Tombstone};
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    Service(ServiceKey),
+    Instance(InstanceKey),
+    Lease(LeaseId),
+}
+
+/// What stands under a key. An instance that left leaves its tombstone under its own key.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Record {
+    Service(Arc<Service>),
+    Instance(Arc<Instance>),
+    Tombstone(Tombstone),
+    Lease(Lease),
+}
+
+/// A record, or nothing, under a key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    pub key: Key,
+    pub record: Option<Record>,
+}
+
+/// One atomic write. Each key at most once.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Transaction {
+    /// The revisions that these keys must have; 0 for a key that must be absent.
+    pub expect: Vec<(Key, Revision)>,
+    pub changes: Vec<Change>,
+}
+
+/// One atomic write that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Commit {
+    pub revision: Revision,
+    pub changes: Vec<Change>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// Plan again on a newer state.
+    #[error("another write came first")]
+    Conflict,
+    /// Whether it was written is not known; try again later.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("the store in {path} cannot be opened: {reason}")]
+    Open { path: String, reason: String },
+    #[error("the store in {path} holds a record that cannot be read ({key}): {reason}")]
+    Record { path: String, key: String, reason: String },
+}
+
+/// Everything that a store holds when it is opened, and what happens from then on.
+#[derive(Debug)]
+pub struct Opened {
+    /// Changes when a store is created or restored: revisions of different stores do not compare.
+    pub store_id: String,
+    pub revision: Revision,
+    pub records: Vec<(Key, Revision, Record)>,
+    /// Every later commit, in order and whole.
+    pub commits: mpsc::Receiver<Commit>,
+}
+
+/// How many commits may be on their way from a store to the registry.
+pub(crate) const COMMITS_IN_FLIGHT: usize = 1024;
+
+#[async_trait]
+pub trait Storage: Send + Sync + 'static {
+    /// Writes durably, in order, at once. One outcome for each transaction, in their order.
+    async fn commit(&self, transactions: Vec<Transaction>) -> Vec<Result<Revision, CommitError>>;
+}
+
+/// Sends what was committed down the stream, and answers with the revisions. Used by the stores with one writer.
+async fn publish(
+    commits: &mpsc::Sender<Commit>,
+    outcomes: Vec<Result<Commit, CommitError>>,
+) -> Vec<Result<Revision, CommitError>> {
+    let mut answers = Vec::with_capacity(outcomes.len());
+    for outcome in outcomes {
+        answers.push(match outcome {
+            Ok(commit) => {
+                let revision = commit.revision;
+                let sent = commits.send(commit).await;
+                sent.map(|()| revision).map_err(|_| CommitError::Unavailable("the registry has stopped".into()))
+            }
+            Err(error) => Err(error),
+        });
+    }
+    answers
+}

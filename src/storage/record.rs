@@ -1,0 +1,175 @@
+//! Records and keys as bytes, for the durable stores. Protobuf, so that a newer Convoy reads what an older one wrote.
+
+use std::{sync::Arc, time::Duration};
+
+use prost::Message;
+
+use super::{Key, Record};
+use crate::model::{
+    Drain, Incarnation, Instance, InstanceKey, Invalid, Lease, LeaseId, Limits, RemovalCause, Revision, Tombstone,
+    UnixMillis, parse, wire,
+};
+
+#[allow(missing_debug_implementations, unreachable_pub)]
+mod stored {
+    tonic::include_proto!("convoy.storage.v1");
+}
+use stored::{Cause, StoredInstance, StoredLease, StoredRecord, StoredService, StoredTombstone, stored_record};
+
+/// Why bytes of a store cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    #[error(transparent)]
+    Decode(#[from] prost::DecodeError),
+    #[error("{0}")]
+    Shape(&'static str),
+}
+
+/// Limits hold for what comes in; what a store has was let in under the limits of its time.
+fn no_limits() -> Limits {
+    Limits {
+        labels: usize::MAX,
+        label_name_bytes: usize::MAX,
+        label_value_bytes: usize::MAX,
+        capabilities: usize::MAX,
+        metadata_bytes: usize::MAX,
+        ports: usize::MAX,
+        ..Limits::default()
+    }
+}
+
+/// The kind's letter, then the names with `/` between; a lease's id in hexadecimal.
+pub fn encode_key(key: &Key) -> String {
+    match key {
+        Key::Service(key) => format!("s/{key}"),
+        Key::Instance(key) => format!("i/{key}"),
+        Key::Lease(id) => format!("l/{id}"),
+    }
+}
+
+pub fn decode_key(text: &str) -> Result<Key, Unreadable> {
+    let parts: Vec<&str> = text.split('/').collect();
+    match parts[..] {
+        ["s", namespace, service] => Ok(Key::Service(parse::service_key(namespace, service)?)),
+        ["i", namespace, service, id] => Ok(Key::Instance(parse::instance_key(namespace, service, id)?)),
+        ["l", id] => Ok(Key::Lease(LeaseId::parse("lease", id)?)),
+        _ => Err(Unreadable::Shape("the key is of no known kind")),
+    }
+}
+
+pub fn encode(revision: Revision, record: &Record) -> Vec<u8> {
+    let record = match record {
+        Record::Service(service) => stored_record::Record::Service(StoredService {
+            default_port: service.default_port.to_string(),
+            ports: service.ports.iter().map(wire::service_port).collect(),
+            drain_time_ms: millis(service.drain_time),
+        }),
+        Record::Instance(instance) => stored_record::Record::Instance(StoredInstance {
+            registration: Some(wire::registration(&instance.key, &instance.spec)),
+            incarnation: instance.incarnation.0,
+            lease: instance.lease.to_string(),
+            registered_at_ms: instance.registered_at.0,
+            was_ready: instance.was_ready,
+            draining_since_ms: instance.drain.map_or(0, |drain| drain.since.0),
+            drain_time_ms: instance.drain.map_or(0, |drain| millis(drain.time)),
+            health_since_ms: instance.health_since.0,
+        }),
+        Record::Tombstone(tombstone) => stored_record::Record::Tombstone(StoredTombstone {
+            incarnation: tombstone.incarnation.0,
+            cause: encode_cause(tombstone.cause).into(),
+            removed_at_ms: tombstone.removed_at.0,
+        }),
+        Record::Lease(lease) => {
+            stored_record::Record::Lease(StoredLease { ttl_ms: millis(lease.ttl), incarnation: lease.incarnation.0 })
+        }
+    };
+    StoredRecord { revision: revision.0, record: Some(record) }.encode_to_vec()
+}
+
+pub fn decode(bytes: &[u8]) -> Result<(Revision, Record), Unreadable> {
+    let stored = StoredRecord::decode(bytes)?;
+    let record = match stored.record.ok_or(Unreadable::Shape("the record is empty or of a newer version"))? {
+        stored_record::Record::Service(from) => {
+            let mut service = parse::service(&from.default_port, &from.ports, None, &no_limits())?;
+            service.drain_time = Duration::from_millis(from.drain_time_ms);
+            Record::Service(Arc::new(service))
+        }
+        stored_record::Record::Instance(from) => Record::Instance(Arc::new(decode_instance(from)?)),
+        stored_record::Record::Tombstone(from) => Record::Tombstone(Tombstone {
+            incarnation: Incarnation(from.incarnation),
+            cause: decode_cause(from.cause()),
+            removed_at: UnixMillis(from.removed_at_ms),
+        }),
+        stored_record::Record::Lease(from) => {
+            let ttl = Duration::from_millis(from.ttl_ms);
+            Record::Lease(Lease { ttl, incarnation: Incarnation(from.incarnation) })
+        }
+    };
+    Ok((Revision(stored.revision), record))
+}
+
+fn decode_instance(from: StoredInstance) -> Result<Instance, Unreadable> {
+    let registration = from.registration.ok_or(Unreadable::Shape("the instance has no registration"))?;
+    let (key, spec): (InstanceKey, _) = parse::registration(registration, None, &no_limits())?;
+    let since = UnixMillis(from.draining_since_ms);
+    let drain = (since.0 != 0).then_some(Drain { since, time: Duration::from_millis(from.drain_time_ms) });
+    Ok(Instance {
+        key,
+        incarnation: Incarnation(from.incarnation),
+        lease: LeaseId::parse("lease", &from.lease)?,
+        spec,
+        registered_at: UnixMillis(from.registered_at_ms),
+        was_ready: from.was_ready,
+        health_since: UnixMillis(from.health_since_ms),
+        drain,
+    })
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+fn encode_cause(cause: RemovalCause) -> Cause {
+    match cause {
+        RemovalCause::Expired => Cause::Expired,
+        RemovalCause::Deregistered => Cause::Deregistered,
+        RemovalCause::Drained => Cause::Drained,
+        RemovalCause::Replaced => Cause::Replaced,
+    }
+}
+
+fn decode_cause(cause: Cause) -> RemovalCause {
+    match cause {
+        Cause::Expired | Cause::Unspecified => RemovalCause::Expired,
+        Cause::Deregistered => RemovalCause::Deregistered,
+        Cause::Drained => RemovalCause::Drained,
+        Cause::Replaced => RemovalCause::Replaced,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::conformance::{instance, lease, service, tombstone};
+
+    #[test]
+    fn records_read_as_they_were_written() {
+        for (key, record) in [service("reviews"), instance("reviews", "r-1", 7), tombstone("reviews", "r-2"), lease(9)]
+        {
+            assert_eq!(decode_key(&encode_key(&key)).expect("a key"), key);
+            assert_eq!(decode(&encode(Revision(5), &record)).expect("a record"), (Revision(5), record));
+        }
+    }
+
+    #[test]
+    fn garbage_is_refused() {
+        for key in ["", "x/default/a", "s/default", "i/default/a", "l/zz", "s/De/a"] {
+            assert!(decode_key(key).is_err(), "{key}");
+        }
+        for bytes in [&b""[..], b"\x08\x01", b"garbage", &[0xff; 40]] {
+            assert!(decode(bytes).is_err(), "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! What Convoy tells of itself: metrics in Prometheus' text form, and logs.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+        info::Info,
+    },
+    registry::Registry as Prometheus,
+};
+
+use crate::{
+    model::Verdict,
+    registry::{
+        Registry,
+        command::Command,
+        state::{Event, EventKind},
+    },
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Write {
+    command: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct State {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Type {
+    r#type: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Stream {
+    r#type: &'static str,
+    variant: &'static str,
+}
+
+#[derive(Debug)]
+pub struct Metrics {
+    prometheus: Prometheus,
+    heartbeats: Family<Outcome, Counter>,
+    writes: Family<Write, Counter>,
+    removals: Family<Reason, Counter>,
+    commit_seconds: Histogram,
+    commit_records: Histogram,
+    instances: Family<State, Gauge>,
+    services: Gauge,
+    leases: Gauge,
+    streams: Family<Stream, Gauge>,
+    responses: Family<Type, Counter>,
+    acks: Family<Type, Counter>,
+    nacks: Family<Type, Counter>,
+    overdue: Family<Type, Counter>,
+    convergence_seconds: Family<Type, Histogram>,
+}
+
+/// From 100 µs to about 13 s.
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.0001, 2.0, 18))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            prometheus: Prometheus::with_prefix("convoy"),
+            heartbeats: Family::default(),
+            writes: Family::default(),
+            removals: Family::default(),
+            commit_seconds: seconds(),
+            commit_records: Histogram::new(exponential_buckets(1.0, 2.0, 10)),
+            instances: Family::default(),
+            services: Gauge::default(),
+            leases: Gauge::default(),
+            streams: Family::default(),
+            responses: Family::default(),
+            acks: Family::default(),
+            nacks: Family::default(),
+            overdue: Family::default(),
+            convergence_seconds: Family::new_with_constructor(seconds),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let r = &mut self.prometheus;
+        r.register("build", "The version that runs", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
+        r.register("heartbeats", "Lease renewals asked for, by outcome", self.heartbeats.clone());
+        r.register("writes", "Commands to the registry, by outcome", self.writes.clone());
+        r.register("removals", "Instances removed, by reason", self.removals.clone());
+        r.register("store_commit_seconds", "Time of one write to the store", self.commit_seconds.clone());
+        r.register("store_batch_records", "Transactions in one write to the store", self.commit_records.clone());
+        r.register("instances", "Instances registered, by verdict", self.instances.clone());
+        r.register("services", "Services registered", self.services.clone());
+        r.register("leases", "Leases held", self.leases.clone());
+        r.register("xds_streams", "xDS streams open", self.streams.clone());
+        r.register("xds_responses", "xDS responses sent", self.responses.clone());
+        r.register("xds_acks", "xDS responses accepted", self.acks.clone());
+        r.register("xds_nacks", "xDS responses refused", self.nacks.clone());
+        r.register("xds_overdue_acks", "Steps taken without waiting longer for an ACK", self.overdue.clone());
+        let help = "From a resource's change to its ACK by one client";
+        r.register("convergence_seconds", help, self.convergence_seconds.clone());
+    }
+
+    pub fn heartbeat(&self, kept: bool) {
+        let outcome = if kept { "kept" } else { "register_again" };
+        self.heartbeats.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    pub fn command(&self, command: &Command, done: bool) {
+        let name = match command {
+            Command::Register(_) => "register",
+            Command::Deregister { .. } => "deregister",
+            Command::Drain { .. } => "drain",
+            Command::PutService { .. } => "put_service",
+            Command::DeleteService { .. } => "delete_service",
+            Command::Expire(_) => "expire",
+            Command::FinishDrain { .. } => "finish_drain",
+            Command::Forget(_) => "forget",
+        };
+        let outcome = if done { "done" } else { "refused" };
+        self.writes.get_or_create(&Write { command: name, outcome }).inc();
+    }
+
+    pub fn event(&self, event: &Event) {
+        if let EventKind::Removed(cause) = event.kind {
+            self.removals.get_or_create(&Reason { reason: cause.as_str() }).inc();
+        }
+    }
+
+    pub fn store_commit(&self, took: Duration, transactions: usize) {
+        self.commit_seconds.observe(took.as_secs_f64());
+        self.commit_records.observe(transactions as f64);
+    }
+
+    pub fn stream_opened(&self, service: &'static str, dialect: &'static str) {
+        self.streams.get_or_create(&Stream { r#type: service, variant: dialect }).inc();
+    }
+
+    pub fn stream_closed(&self, service: &'static str, dialect: &'static str) {
+        self.streams.get_or_create(&Stream { r#type: service, variant: dialect }).dec();
+    }
+
+    pub fn response(&self, kind: &'static str) {
+        self.responses.get_or_create(&Type { r#type: kind }).inc();
+    }
+
+    pub fn ack(&self, kind: &'static str) {
+        self.acks.get_or_create(&Type { r#type: kind }).inc();
+    }
+
+    pub fn nack(&self, kind: &'static str) {
+        self.nacks.get_or_create(&Type { r#type: kind }).inc();
+    }
+
+    pub fn overdue(&self, kind: &'static str) {
+        self.overdue.get_or_create(&Type { r#type: kind }).inc();
+    }
+
+    pub fn converged(&self, kind: &'static str, took: Duration) {
+        self.convergence_seconds.get_or_create(&Type { r#type: kind }).observe(took.as_secs_f64());
+    }
+
+    /// All metrics as text; gauges of the registry are counted now.
+    pub fn render(&self, registry: &Registry) -> String {
+        let snapshot = registry.snapshot();
+        let mut counts = Verdict::ALL.map(|verdict| (verdict, 0i64));
+        for instance in snapshot.services.values().flat_map(|service| service.instances.values()) {
+            let verdict = instance.value.health().verdict;
+            if let Some((_, count)) = counts.iter_mut().find(|(known, _)| *known == verdict) {
+                *count += 1;
+            }
+        }
+        for (verdict, count) in counts {
+            self.instances.get_or_create(&State { state: verdict.as_str() }).set(count);
+        }
+        self.services.set(snapshot.services.len() as i64);
+        self.leases.set(registry.leases() as i64);
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = encode(&mut text, &self.prometheus);
+        text
+    }
+}
+
+/// Logs to standard error; `filter` as in `info,convoy=debug`.
+pub fn start_logging(filter: &str, json: bool) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let started = if json { builder.json().try_init() } else { builder.try_init() };
+    started.map_err(|error| anyhow::anyhow!("{error}"))
+}

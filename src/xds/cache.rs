@@ -1,0 +1,271 @@
+//! The resources in being, and who is subscribed to them.
+//!
+//! A resource is built when somebody asks for it, and again when what it is made of has changed and somebody is
+//! subscribed; if its content is equal, that is the end of it. Else the index leads to the sessions subscribed, and
+//! only these are told: a name in their set of dirty names. Nobody else pays, and nobody is waited for.
+//!
+//! A slot's lock covers its building and its list of subscribers, so that a session that subscribes and then looks
+//! misses no change. No lock is held while another is taken, but for the map's own.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex},
+};
+
+use dashmap::DashMap;
+use tokio::sync::watch;
+
+use super::{resource::Resource, session::Readiness};
+use crate::{
+    dirty::DirtySet,
+    model::ServiceKey,
+    registry::{Registry, state::Snapshot},
+    translate::{self, Dependency, ResourceKey, ResourceType, View, names::clusters_of},
+};
+
+/// One stream's place in the index.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    /// The stream's number.
+    pub id: u64,
+    /// Names that may have changed for it.
+    pub dirty: DirtySet<(ResourceType, Arc<str>)>,
+}
+
+type Subscribers = HashMap<u64, Arc<Mailbox>>;
+
+#[derive(Debug, Default)]
+struct Slot {
+    resource: Option<Arc<Resource>>,
+    /// Built from the newest state that was there when it was last dirty.
+    fresh: bool,
+    subscribers: Subscribers,
+}
+
+#[derive(Debug)]
+pub struct Cache {
+    registry: Registry,
+    slots: DashMap<ResourceKey, Arc<Mutex<Slot>>>,
+    by_service: DashMap<ServiceKey, BTreeSet<ResourceKey>>,
+    by_definitions: Mutex<BTreeSet<ResourceKey>>,
+    wildcards: Mutex<HashMap<ResourceType, Subscribers>>,
+    readiness: watch::Sender<Readiness>,
+}
+
+impl Cache {
+    pub fn new(registry: Registry, readiness: Readiness) -> Self {
+        Self {
+            registry,
+            slots: DashMap::new(),
+            by_service: DashMap::new(),
+            by_definitions: Mutex::default(),
+            wildcards: Mutex::default(),
+            readiness: watch::Sender::new(readiness),
+        }
+    }
+
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    pub fn readiness(&self) -> watch::Receiver<Readiness> {
+        self.readiness.subscribe()
+    }
+
+    pub fn set_readiness(&self, readiness: Readiness) {
+        self.readiness.send_replace(readiness);
+    }
+
+    /// The resource as it is now; built if it is not.
+    pub fn get(&self, key: &ResourceKey) -> Option<Arc<Resource>> {
+        let slot = self.slot(key);
+        let mut slot = lock(&slot);
+        self.freshen(key, &mut slot);
+        slot.resource.clone()
+    }
+
+    pub fn subscribe(&self, key: &ResourceKey, subscriber: &Arc<Mailbox>) {
+        let slot = self.slot(key);
+        lock(&slot).subscribers.insert(subscriber.id, subscriber.clone());
+    }
+
+    pub fn unsubscribe(&self, key: &ResourceKey, subscriber: &Arc<Mailbox>) {
+        let Some(slot) = self.slots.get(key).map(|slot| slot.clone()) else { return };
+        let empty = {
+            let mut slot = lock(&slot);
+            slot.subscribers.remove(&subscriber.id);
+            slot.subscribers.is_empty() && slot.resource.is_none()
+        };
+        if empty {
+            self.drop_slot(key);
+        }
+    }
+
+    pub fn subscribe_wildcard(&self, kind: ResourceType, subscriber: &Arc<Mailbox>) {
+        lock(&self.wildcards).entry(kind).or_default().insert(subscriber.id, subscriber.clone());
+    }
+
+    pub fn unsubscribe_wildcard(&self, kind: ResourceType, subscriber: &Arc<Mailbox>) {
+        if let Some(subscribers) = lock(&self.wildcards).get_mut(&kind) {
+            subscribers.remove(&subscriber.id);
+        }
+    }
+
+    fn slot(&self, key: &ResourceKey) -> Arc<Mutex<Slot>> {
+        if let Some(slot) = self.slots.get(key) {
+            return slot.clone();
+        }
+        // The dependency goes first: once the slot can be found, changes find it.
+        match translate::depends_on(key) {
+            Dependency::Service(service) => {
+                self.by_service.entry(service).or_default().insert(key.clone());
+            }
+            Dependency::Definitions => {
+                lock(&self.by_definitions).insert(key.clone());
+            }
+            Dependency::Nothing => {}
+        }
+        self.slots.entry(key.clone()).or_default().clone()
+    }
+
+    /// Forgets a slot that nobody is subscribed to.
+    fn drop_slot(&self, key: &ResourceKey) {
+        let unused = |_: &ResourceKey, slot: &Arc<Mutex<Slot>>| {
+            // Whoever holds the slot is about to use it.
+            Arc::strong_count(slot) == 1 && lock(slot).subscribers.is_empty()
+        };
+        if self.slots.remove_if(key, unused).is_none() {
+            return;
+        }
+        match translate::depends_on(key) {
+            Dependency::Service(service) => {
+                let mut emptied = false;
+                if let Some(mut keys) = self.by_service.get_mut(&service) {
+                    keys.remove(key);
+                    emptied = keys.is_empty();
+                }
+                if emptied {
+                    self.by_service.remove_if(&service, |_, keys| keys.is_empty());
+                }
+            }
+            Dependency::Definitions => {
+                lock(&self.by_definitions).remove(key);
+            }
+            Dependency::Nothing => {}
+        }
+    }
+
+    /// Builds what is stale; true if the content is another than before.
+    fn freshen(&self, key: &ResourceKey, slot: &mut Slot) -> bool {
+        if slot.fresh {
+            return false;
+        }
+        slot.fresh = true;
+        let built = translate::build(key, &self.registry.snapshot());
+        let resource = built.map(|built| Arc::new(Resource::new(key.kind, key.name.clone(), built)));
+        let version = |resource: &Option<Arc<Resource>>| resource.as_ref().map(|resource| resource.version);
+        if version(&resource) == version(&slot.resource) {
+            return false;
+        }
+        slot.resource = resource;
+        true
+    }
+
+    /// Something that a resource is made of has changed.
+    fn touch(&self, key: &ResourceKey) {
+        let Some(slot) = self.slots.get(key).map(|slot| slot.clone()) else { return };
+        let mut slot = lock(&slot);
+        slot.fresh = false;
+        if !slot.subscribers.is_empty() && self.freshen(key, &mut slot) {
+            tell(&slot.subscribers, key.kind, std::slice::from_ref(&key.name));
+        }
+    }
+
+    /// A service's instances or its definition have changed.
+    pub fn service_changed(&self, service: &ServiceKey) {
+        let keys = self.by_service.get(service).map(|keys| keys.clone()).unwrap_or_default();
+        for key in &keys {
+            self.touch(key);
+        }
+    }
+
+    /// A service's definition has changed: its clusters may have come, gone or changed.
+    pub fn definition_changed(&self, clusters: &[Arc<str>]) {
+        let subscribers = lock(&self.wildcards).get(&ResourceType::Cluster).cloned().unwrap_or_default();
+        tell(&subscribers, ResourceType::Cluster, clusters);
+    }
+
+    /// Some definitions have changed: so have the resources that hold all of them.
+    pub fn definitions_changed(&self) {
+        let keys = lock(&self.by_definitions).clone();
+        for key in &keys {
+            self.touch(key);
+        }
+    }
+}
+
+fn tell(subscribers: &Subscribers, kind: ResourceType, names: &[Arc<str>]) {
+    for subscriber in subscribers.values() {
+        subscriber.dirty.mark(names.iter().map(|name| (kind, name.clone())));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().expect("nothing panics while it holds this lock")
+}
+
+/// Which of the services that changed have another definition than before: their clusters, then and now.
+#[derive(Debug, Default)]
+pub struct Definitions {
+    known: BTreeMap<ServiceKey, Vec<Arc<str>>>,
+    revisions: HashMap<ServiceKey, crate::model::Revision>,
+}
+
+impl Definitions {
+    /// The names of the service's clusters that may have come, gone or changed; empty if its definition has not.
+    pub fn changed(&mut self, key: &ServiceKey, snapshot: &Snapshot) -> Vec<Arc<str>> {
+        let state = snapshot.services.get(key);
+        let revision = state.map(|state| state.service.revision);
+        if revision == self.revisions.get(key).copied() {
+            return Vec::new();
+        }
+        let now: Vec<Arc<str>> = state.map(|state| clusters_of(state).collect()).unwrap_or_default();
+        let before = match revision {
+            Some(revision) => {
+                self.revisions.insert(key.clone(), revision);
+                self.known.insert(key.clone(), now.clone())
+            }
+            None => {
+                self.revisions.remove(key);
+                self.known.remove(key)
+            }
+        };
+        let names: BTreeSet<Arc<str>> = before.into_iter().flatten().chain(now).collect();
+        names.into_iter().collect()
+    }
+}
+
+/// A cache as one proxy sees it.
+#[derive(Debug)]
+pub struct ViewCatalog {
+    pub cache: Arc<Cache>,
+    pub view: View,
+}
+
+impl super::session::Catalog for ViewCatalog {
+    fn get(&self, kind: ResourceType, name: &Arc<str>) -> Option<Arc<Resource>> {
+        self.cache.get(&self.view.key(kind, name))
+    }
+
+    fn wildcard(&self, kind: ResourceType) -> Vec<Arc<str>> {
+        self.view.wildcard(kind, &self.cache.registry.snapshot())
+    }
+
+    fn in_wildcard(&self, kind: ResourceType, name: &str) -> bool {
+        match kind {
+            ResourceType::Cluster => true,
+            ResourceType::Listener => name == translate::names::OUTBOUND,
+            _ => false,
+        }
+    }
+}

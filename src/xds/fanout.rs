@@ -1,0 +1,62 @@
+//! The task that leads the registry's changes to the sessions: it takes the services that changed, whatever their
+//! number since the last time, and touches the resources made of them. And, after a start without stored state, the
+//! settle window.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    cache::{Cache, Definitions},
+    session::Readiness,
+};
+
+/// Route configurations hold all services: they are rebuilt at most this often.
+const ROUTES_INTERVAL: Duration = Duration::from_millis(100);
+/// After the first registration others follow.
+const FIRST_REGISTRATION_GRACE: Duration = Duration::from_secs(1);
+
+pub async fn run(cache: Arc<Cache>) {
+    let mut definitions = Definitions::default();
+    let mut routes_at = Instant::now();
+    let mut routes_due = false;
+    loop {
+        tokio::select! {
+            services = cache.registry().dirty_services() => {
+                let snapshot = cache.registry().snapshot();
+                for service in &services {
+                    cache.service_changed(service);
+                    let clusters = definitions.changed(service, &snapshot);
+                    if !clusters.is_empty() {
+                        cache.definition_changed(&clusters);
+                        routes_due = true;
+                    }
+                }
+            }
+            () = sleep_until(routes_at), if routes_due => {}
+        }
+        if routes_due && Instant::now() >= routes_at {
+            cache.definitions_changed();
+            routes_at = Instant::now() + ROUTES_INTERVAL;
+            routes_due = false;
+        }
+    }
+}
+
+/// Without stored state returning proxies know more than Convoy does, until the agents have had time to register.
+pub async fn settle(cache: Arc<Cache>, window: Duration) {
+    let end = Instant::now() + window;
+    let mut leases = tokio::time::interval(Duration::from_millis(50));
+    let first = async {
+        while cache.registry().leases() == 0 {
+            leases.tick().await;
+        }
+    };
+    if tokio::time::timeout_at(end, first).await.is_ok() {
+        sleep_until(end.min(Instant::now() + FIRST_REGISTRATION_GRACE)).await;
+        cache.set_readiness(Readiness::Partial);
+    }
+    sleep_until(end).await;
+    cache.set_readiness(Readiness::Ready);
+    tracing::info!(leases = cache.registry().leases(), "settled: what is not registered now is gone");
+}

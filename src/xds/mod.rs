@@ -1,0 +1,18 @@
+//! xDS: what each client has asked for, and what it is sent. `session` is the protocol, pure; `cache` the resources and
+//! the index of who is subscribed; `fanout` leads changes to sessions; `stream` and `server` are the shells.
+
+pub mod cache;
+pub mod codec;
+mod delta;
+pub mod fanout;
+pub mod node;
+pub mod resource;
+pub mod server;
+pub mod session;
+mod sotw;
+pub mod status;
+pub mod stream;
+mod subscription;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,67 @@
+//! The state-of-the-world dialect: reading a request, laying out a response.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use envoy_types::pb::envoy::service::discovery::v3::DiscoveryRequest;
+
+use super::{
+    resource::{Resource, Version, put},
+    session::{Catalog, Dialect, Interest, Now, Received, Refusal, Session},
+};
+use crate::translate::ResourceType;
+
+impl Session {
+    /// Takes one request. Its names are the whole subscription, unless it answers an older response than the last: then
+    /// they are out of date, and another request follows.
+    pub fn receive_state_of_the_world(
+        &mut self,
+        request: DiscoveryRequest,
+        now: Now,
+        catalog: &dyn Catalog,
+    ) -> Result<Received, Refusal> {
+        let Some(kind) = self.kind_of(&request.type_url)? else { return Ok(Received::default()) };
+        self.check_names(kind, request.resource_names.iter())?;
+        let state = self.state(kind);
+        let stale = state.is_stale(&request.response_nonce);
+        let error = request.error_detail.as_ref().map(|error| error.message.as_str());
+        let verdict = state.answered(&request.response_nonce, error, now).map(|verdict| (kind, verdict));
+        if stale {
+            return Ok(Received { interest: None, verdict });
+        }
+        let first = !state.subscription.has_started();
+        let changed = state.subscription.replace(kind, &request.resource_names);
+        state.subscribe(kind, &changed, Dialect::StateOfTheWorld);
+        if first && !request.version_info.is_empty() {
+            self.resume(kind, &request.version_info, catalog);
+        }
+        Ok(Received { interest: Some(Interest { kind, changed }), verdict })
+    }
+
+    /// A client that comes back with a version has everything if that is the version of what it asks for now.
+    fn resume(&mut self, kind: ResourceType, version: &str, catalog: &dyn Catalog) {
+        self.set_returning();
+        let state = self.state(kind);
+        let mut names: Vec<Arc<str>> = state.subscription.names().iter().cloned().collect();
+        if state.subscription.is_wildcard() {
+            names.extend(catalog.wildcard(kind));
+            names.sort();
+            names.dedup();
+        }
+        let resources: Vec<Arc<Resource>> = names.iter().filter_map(|name| catalog.get(kind, name)).collect();
+        let digest = resources.iter().fold(0u128, |sum, resource| sum.wrapping_add(resource.version.0));
+        if Version(digest).to_string() == version {
+            state.holds_all(resources, version);
+        }
+    }
+}
+
+/// `DiscoveryResponse`, in parts.
+pub(super) fn response(kind: ResourceType, version: &str, nonce: &str, resources: &[Arc<Resource>]) -> Vec<Bytes> {
+    let mut head = Vec::with_capacity(160);
+    put(1, version.as_bytes(), &mut head);
+    put(4, kind.type_url().as_bytes(), &mut head);
+    put(5, nonce.as_bytes(), &mut head);
+    let resources = resources.iter().map(|resource| resource.state_of_the_world().clone());
+    [Bytes::from(head)].into_iter().chain(resources).collect()
+}
