@@ -137,6 +137,8 @@ dynamic_resources:
     grpc_services:
     - envoy_grpc:
         cluster_name: convoy/xds
+        # Without it the cluster's name is sent, which is no valid host with its slash.
+        authority: convoy
         # Envoy's own backoff grows to 30 s, for which a restarted server would not be heard.
         retry_policy:
           retry_back_off: {base_interval: 0.2s, max_interval: 2s}
@@ -249,6 +251,7 @@ mod tests {
                     "set_node_on_first_message_only": true,
                     "grpc_services": [{ "envoy_grpc": {
                         "cluster_name": "convoy/xds",
+                        "authority": "convoy",
                         "retry_policy": { "retry_back_off": { "base_interval": "0.2s", "max_interval": "2s" } },
                     } }],
                 },
