@@ -11,9 +11,11 @@ from story.processes import wait_until
 CHANGE_LIMIT = 0.100       # from the registry to Envoy
 NEW_SERVICE_LIMIT = 0.500  # until a new service answers: its routes may wait a little for those of others
 EXPIRY_LIMIT = 0.200       # from the end of a lease to the last that is heard of it
+KILL_NOTICE = 0.050        # in which Envoy may still write to a connection whose other end is dead
 WAIT_LIMIT = 10.0          # for anything that has a promise: late is told as a broken promise, not as a hang
 LOOK = 1.5                 # seconds of traffic to look at after a change
 DOWN = 2.0                 # seconds without Convoy
+SETTLE_LIMIT = 20.0        # the same from a Convoy that has forgotten all: it waits for those it does not know of
 FAIR = (0.35, 0.65)        # the share of each of two equal instances
 
 
@@ -45,7 +47,7 @@ class Story:
     def begin(self):
         self.screen.step("Convoy, a first agent and one Envoy start")
         self.mesh.start_convoy()
-        self.screen.say(f"Convoy is ready: API {self.mesh.api}, storage redb")
+        self.screen.say(f"Convoy is ready: API {self.mesh.api}, storage {self.mesh.storage}")
         # Before Envoy: a Convoy that knows nobody yet lets a new Envoy wait a little for whoever may come.
         self.reviews_1 = self.mesh.start_agent("reviews", "reviews-1")
         self.screen.say(f"reviews-1 ({self.reviews_1.endpoint}) registered")
@@ -95,21 +97,22 @@ class Story:
         delay = event and gone and max(0.0, gone - event.at)
         self.promise("kill -9", f"of that, registry to Envoy within {ms(CHANGE_LIMIT)}", ms(delay),
                      within(delay, CHANGE_LIMIT))
-        self.nobody_notices(killed, gone or time.time(), retries)
+        self.nobody_notices(asked, killed, gone or time.time(), retries)
 
-    def nobody_notices(self, killed, gone, retries_before):
-        """What users may see of a death: a request that the dead one had begun. Envoy sends the others elsewhere."""
+    def nobody_notices(self, asked, killed, gone, retries_before):
+        """What users may see of a death: a request that the dead one was given. Envoy sends the others elsewhere."""
         settled = gone + EXPIRY_LIMIT
         time.sleep(max(0.0, settled - time.time()))
         retries = self.envoy.retries("reviews") - retries_before
         self.watch_traffic(LOOK)
         more = self.envoy.retries("reviews") - retries_before - retries
-        begun_later = [request for request in self.load.failures(killed, settled) if request.start > killed]
-        in_flight = len(self.load.failures(killed, settled)) - len(begun_later)
+        failures = self.load.failures(asked, settled)
+        begun_later = [request for request in failures if request.start > killed + KILL_NOTICE]
+        cut_off = len(failures) - len(begun_later)
         after = self.load.failures(settled)
         self.tell_failures(begun_later + after)
         self.promise("kill -9", "until then no request begun after the kill fails",
-                     f"{len(begun_later)} failed, {retries} retried unseen ({in_flight} cut off by the kill)",
+                     f"{len(begun_later)} failed, {retries} retried unseen ({cut_off} cut off by the kill)",
                      not begun_later)
         self.promise("kill -9", "then nothing fails and nothing is retried",
                      f"{len(after)} failed, {more} retried", not after and more == 0)
@@ -176,8 +179,12 @@ class Story:
 
     def changes_flow_again(self):
         self.screen.step("Changes flow again: ratings-2 joins")
+        limit = CHANGE_LIMIT
+        if self.mesh.storage == "memory":
+            self.screen.say("(this Convoy has forgotten all, and listens for a while before it tells Envoy anything)")
+            limit = SETTLE_LIMIT
         with self.no_request_fails("join again"):
-            self.joins_traffic("join again", None, lambda _: self.mesh.start_agent("ratings", "ratings-2"))
+            self.joins_traffic("join again", None, lambda _: self.mesh.start_agent("ratings", "ratings-2"), limit)
 
     def sum_up(self, begun):
         requests = self.load.between(begun)
@@ -189,24 +196,24 @@ class Story:
 
     # What the steps have in common.
 
-    def delay_of(self, agent):
+    def delay_of(self, agent, limit=CHANGE_LIMIT):
         """Seconds from the agent's call to register until Envoy says that it has the endpoint. None: it never did."""
         asked = agent.said("registering")
-        there = self.envoy.find_endpoint(agent.service, agent.endpoint, "HEALTHY", asked, WAIT_LIMIT)
+        there = self.envoy.find_endpoint(agent.service, agent.endpoint, "HEALTHY", asked, max(WAIT_LIMIT, limit))
         delay = there and there - asked
         self.screen.say(f"{agent.name} ({agent.endpoint}) registered in {ms(agent.said('registered') - asked)}, "
                         f"in Envoy {ms(delay)} after it asked")
         return delay
 
-    def joins_traffic(self, step, agent, start):
+    def joins_traffic(self, step, agent, start, limit=CHANGE_LIMIT):
         since = time.time()
         agent = start(agent)
-        delay = self.delay_of(agent)
+        delay = self.delay_of(agent, limit)
         self.watch_traffic(LOOK)
         first = self.load.first_answer(agent.name, since)
-        self.promise(step, f"in Envoy within {ms(CHANGE_LIMIT)}, and traffic arrives",
+        self.promise(step, f"in Envoy within {ms(limit)}, and traffic arrives",
                      f"{ms(delay)}, first answer after {ms(first and first - agent.said('registering'))}",
-                     within(delay, CHANGE_LIMIT) and first is not None, agent)
+                     within(delay, limit) and first is not None, agent)
 
     @contextmanager
     def no_request_fails(self, step):
