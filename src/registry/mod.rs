@@ -97,9 +97,9 @@ impl Registry {
         let (commands, receiver) = mpsc::channel(COMMANDS_WAITING);
         let inner = Arc::new(Inner {
             store_id: opened.store_id.into(),
-            limits: limits.clone(),
-            clock: clock.clone(),
-            metrics: metrics.clone(),
+            limits,
+            clock,
+            metrics,
             snapshot: Arc::new(ArcSwap::from_pointee(state.snapshot().clone())),
             leases: Arc::default(),
             events: Arc::new(EventLog::new(opened.revision)),

@@ -354,6 +354,8 @@ impl Session {
             return false;
         }
         match kind {
+            // Who came back has routes that it has not spoken of yet.
+            ResourceType::Cluster if self.returning && !self.types.contains_key(&ResourceType::Route) => true,
             ResourceType::Cluster => [ResourceType::Listener, ResourceType::Route]
                 .iter()
                 .filter_map(|kind| self.types.get(kind))
@@ -468,7 +470,9 @@ impl TypeState {
     fn leads_to(&self, cluster: &Arc<str>) -> bool {
         let leads = |known: &Option<Known>| match known {
             Some(Known::Resource(resource)) => resource.clusters.contains(cluster),
-            _ => false,
+            // Of an earlier stream, and another than now: it may.
+            Some(Known::Version(_)) => true,
+            None => false,
         };
         self.held.values().any(|held| leads(&held.sent) || leads(&held.acked))
     }
@@ -556,8 +560,9 @@ impl TypeState {
             names.extend(self.held.keys().cloned());
         }
         let patience_over = self.held_back_since.is_some_and(|since| since + STEP_PATIENCE <= now.at);
-        let mut held_back = false;
+        let (mut held_back, mut unknown) = (false, false);
         for name in names {
+            self.recognise(kind, &name, catalog);
             let step = self.look(kind, &name, catalog, readiness, others);
             if step.waits && !patience_over {
                 held_back = true;
@@ -573,18 +578,31 @@ impl TypeState {
                     batch.changed.push((name.clone(), resource));
                 }
                 Action::Remove => batch.removed.push(name.clone()),
-                Action::Wait => continue,
+                Action::Wait => {
+                    unknown = true;
+                    continue;
+                }
                 Action::Nothing => {}
             }
             self.asked.remove(&name);
         }
         self.held_back_since = held_back.then(|| self.held_back_since.unwrap_or(now.at));
         let nothing = batch.changed.is_empty() && batch.removed.is_empty();
-        if nothing && (held_back || !self.answer_due) {
+        if nothing && (held_back || unknown || !self.answer_due) {
             return None;
         }
         self.answer_due = false;
         Some(batch)
+    }
+
+    /// What the client said that it holds is the resource of now, if the versions are equal.
+    fn recognise(&mut self, kind: ResourceType, name: &Arc<str>, catalog: &dyn Catalog) {
+        let Some(held) = self.held.get_mut(name) else { return };
+        let Some(Known::Version(version)) = held.sent else { return };
+        if let Some(resource) = catalog.get(kind, name).filter(|resource| resource.version == version) {
+            held.sent = Some(Known::Resource(resource.clone()));
+            held.acked = Some(Known::Resource(resource));
+        }
     }
 
     /// How one name stands, and what is to be said of it.

@@ -1,0 +1,282 @@
+//! The session against the protocol's rules; tests bear the number of the rule that they are about.
+
+mod incremental;
+mod ordering;
+mod settling;
+mod state_of_the_world;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use envoy_types::pb::{
+    envoy::service::discovery::v3::{
+        DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+    },
+    google::rpc::Status,
+};
+use prost::Message;
+use tokio::time::Instant;
+
+use super::{
+    resource::Resource,
+    session::{Catalog, Dialect, Now, Readiness, Received, Refusal, Response, Session},
+};
+use crate::{
+    model::UnixMillis,
+    translate::{Built, ResourceType},
+};
+
+/// Resources by type and name; all clusters, and the listeners named `all…`, are in the wildcard.
+#[derive(Default)]
+struct Shelf(BTreeMap<(ResourceType, Arc<str>), Arc<Resource>>);
+
+impl Shelf {
+    fn put(&mut self, kind: ResourceType, name: &str, content: &str) {
+        self.put_leading_to(kind, name, content, &[]);
+    }
+
+    fn put_leading_to(&mut self, kind: ResourceType, name: &str, content: &str, clusters: &[&str]) {
+        let clusters = clusters.iter().map(|name| Arc::from(*name)).collect();
+        let built = Built { bytes: format!("{name}={content}").into_bytes(), clusters };
+        self.0.insert((kind, name.into()), Arc::new(Resource::new(kind, name.into(), built)));
+    }
+
+    fn remove(&mut self, kind: ResourceType, name: &str) {
+        self.0.remove(&(kind, name.into()));
+    }
+
+    fn version(&self, kind: ResourceType, name: &str) -> String {
+        self.0[&(kind, name.into())].version.to_string()
+    }
+}
+
+impl Catalog for Shelf {
+    fn get(&self, kind: ResourceType, name: &Arc<str>) -> Option<Arc<Resource>> {
+        self.0.get(&(kind, name.clone())).cloned()
+    }
+
+    fn wildcard(&self, kind: ResourceType) -> Vec<Arc<str>> {
+        let all = self.0.keys().filter(|(of, name)| *of == kind && self.in_wildcard(kind, name));
+        all.map(|(_, name)| name.clone()).collect()
+    }
+
+    fn in_wildcard(&self, kind: ResourceType, name: &str) -> bool {
+        kind == ResourceType::Cluster || (kind == ResourceType::Listener && name.starts_with("all"))
+    }
+}
+
+/// A response as a client reads it.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Seen {
+    kind: Option<ResourceType>,
+    version: String,
+    nonce: String,
+    /// Content by name.
+    resources: BTreeMap<String, String>,
+    removed: Vec<String>,
+}
+
+/// A session with the shelf that it is served from, and a clock that moves when told to.
+struct Bench {
+    session: Session,
+    dialect: Dialect,
+    shelf: Shelf,
+    now: Now,
+    readiness: Readiness,
+}
+
+const CDS: ResourceType = ResourceType::Cluster;
+const EDS: ResourceType = ResourceType::Endpoint;
+const LDS: ResourceType = ResourceType::Listener;
+const RDS: ResourceType = ResourceType::Route;
+
+impl Bench {
+    fn new(dialect: Dialect) -> Self {
+        Self {
+            session: Session::new(dialect, None),
+            dialect,
+            shelf: Shelf::default(),
+            now: Now { at: Instant::now(), unix: UnixMillis(1) },
+            readiness: Readiness::Ready,
+        }
+    }
+
+    /// The same shelf, a new stream.
+    fn reconnect(&mut self) {
+        self.session = Session::new(self.dialect, None);
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now.at += time;
+    }
+
+    /// A resource's content becomes another, and the session is told.
+    fn change(&mut self, kind: ResourceType, name: &str, content: &str) {
+        self.shelf.put(kind, name, content);
+        self.session.mark_dirty(kind, name.into());
+    }
+
+    fn remove(&mut self, kind: ResourceType, name: &str) {
+        self.shelf.remove(kind, name);
+        self.session.mark_dirty(kind, name.into());
+    }
+
+    fn poll(&mut self) -> Option<Seen> {
+        let response = self.session.poll(self.now, &self.shelf, self.readiness)?;
+        Some(read(self.dialect, &response))
+    }
+
+    fn one(&mut self) -> Seen {
+        self.poll().expect("a response")
+    }
+
+    #[track_caller]
+    fn silent(&mut self) {
+        assert_eq!(self.poll(), None);
+    }
+
+    // Incremental requests.
+
+    fn delta(&mut self, request: DeltaDiscoveryRequest) -> Received {
+        self.session.receive_incremental(request, self.now).expect("accepted")
+    }
+
+    fn subscribe(&mut self, kind: ResourceType, subscribe: &[&str], unsubscribe: &[&str]) {
+        self.delta(DeltaDiscoveryRequest {
+            type_url: kind.type_url().into(),
+            resource_names_subscribe: strings(subscribe),
+            resource_names_unsubscribe: strings(unsubscribe),
+            ..Default::default()
+        });
+    }
+
+    fn resume(&mut self, kind: ResourceType, subscribe: &[&str], versions: &[(&str, String)]) {
+        let versions: HashMap<String, String> =
+            versions.iter().map(|(name, version)| ((*name).to_owned(), version.clone())).collect();
+        self.delta(DeltaDiscoveryRequest {
+            type_url: kind.type_url().into(),
+            resource_names_subscribe: strings(subscribe),
+            initial_resource_versions: versions,
+            ..Default::default()
+        });
+    }
+
+    /// Answers a response: accepts it, or refuses it with a message.
+    fn answer(&mut self, seen: &Seen, error: Option<&str>) {
+        let kind = seen.kind.expect("a known type");
+        match self.dialect {
+            Dialect::Incremental => {
+                self.delta(DeltaDiscoveryRequest {
+                    type_url: kind.type_url().into(),
+                    response_nonce: seen.nonce.clone(),
+                    error_detail: error.map(status),
+                    ..Default::default()
+                });
+            }
+            Dialect::StateOfTheWorld => {
+                let names = self.session.subscriptions().into_iter().find(|(of, ..)| *of == kind);
+                let names: Vec<String> =
+                    names.map(|(_, names, _)| names.iter().map(ToString::to_string).collect()).unwrap_or_default();
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                self.ask(kind, &names, seen, error);
+            }
+        }
+    }
+
+    fn ack(&mut self, seen: &Seen) {
+        self.answer(seen, None);
+    }
+
+    fn nack(&mut self, seen: &Seen, message: &str) {
+        self.answer(seen, Some(message));
+    }
+
+    /// Takes the one response that is due and accepts it.
+    fn take(&mut self) -> Seen {
+        let seen = self.one();
+        self.ack(&seen);
+        seen
+    }
+
+    // State-of-the-world requests.
+
+    fn sotw(&mut self, request: DiscoveryRequest) -> Result<Received, Refusal> {
+        self.session.receive_state_of_the_world(request, self.now, &self.shelf)
+    }
+
+    /// A request that follows a response; `Seen::default()` before the first.
+    fn ask(&mut self, kind: ResourceType, names: &[&str], after: &Seen, error: Option<&str>) {
+        let request = DiscoveryRequest {
+            type_url: kind.type_url().into(),
+            resource_names: strings(names),
+            response_nonce: after.nonce.clone(),
+            version_info: after.version.clone(),
+            error_detail: error.map(status),
+            ..Default::default()
+        };
+        self.sotw(request).expect("accepted");
+    }
+}
+
+fn strings(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn status(message: &str) -> Status {
+    Status { code: 3, message: message.into(), ..Default::default() }
+}
+
+fn read(dialect: Dialect, response: &Response) -> Seen {
+    let bytes = response.chunks.concat();
+    let content = |any: Option<Vec<u8>>| String::from_utf8(any.unwrap_or_default()).expect("text");
+    let named = |text: String| {
+        let (name, content) = text.split_once('=').expect("name=content");
+        (name.to_owned(), content.to_owned())
+    };
+    match dialect {
+        Dialect::Incremental => {
+            let response = DeltaDiscoveryResponse::decode(&*bytes).expect("valid");
+            let resources: Vec<(String, String)> = response
+                .resources
+                .into_iter()
+                .map(|resource| named(content(resource.resource.map(|any| any.value))))
+                .collect();
+            assert_unique(resources.iter().map(|(name, _)| name).chain(&response.removed_resources));
+            Seen {
+                kind: ResourceType::from_type_url(&response.type_url),
+                version: response.system_version_info,
+                nonce: response.nonce,
+                resources: resources.into_iter().collect(),
+                removed: response.removed_resources,
+            }
+        }
+        Dialect::StateOfTheWorld => {
+            let response = DiscoveryResponse::decode(&*bytes).expect("valid");
+            let resources: Vec<(String, String)> =
+                response.resources.into_iter().map(|any| named(content(Some(any.value)))).collect();
+            assert_unique(resources.iter().map(|(name, _)| name));
+            Seen {
+                kind: ResourceType::from_type_url(&response.type_url),
+                version: response.version_info,
+                nonce: response.nonce,
+                resources: resources.into_iter().collect(),
+                removed: Vec::new(),
+            }
+        }
+    }
+}
+
+/// Rule 10: a client refuses a response that has a name twice.
+fn assert_unique<'a>(names: impl Iterator<Item = &'a String>) {
+    let mut seen = BTreeSet::new();
+    for name in names {
+        assert!(seen.insert(name), "{name} stands twice");
+    }
+}
+
+fn contents(resources: &[(&str, &str)]) -> BTreeMap<String, String> {
+    resources.iter().map(|(name, content)| ((*name).to_owned(), (*content).to_owned())).collect()
+}

@@ -1,0 +1,156 @@
+//! Make before break, in both dialects.
+
+use super::*;
+use crate::xds::session::STEP_PATIENCE;
+
+const BOTH: [Dialect; 2] = [Dialect::StateOfTheWorld, Dialect::Incremental];
+
+/// A proxy that follows everything: all clusters, its listener, one route.
+fn proxy(dialect: Dialect) -> Bench {
+    let mut bench = Bench::new(dialect);
+    for name in ["a", "b"] {
+        bench.shelf.put(CDS, name, "1");
+        bench.shelf.put(EDS, name, "1");
+    }
+    bench.shelf.put(LDS, "all", "1");
+    bench.shelf.put_leading_to(RDS, "route", "1", &["a", "b"]);
+    for (kind, names) in [(CDS, &[][..]), (EDS, &["a", "b"]), (LDS, &[]), (RDS, &["route"])] {
+        request(&mut bench, kind, names);
+    }
+    bench
+}
+
+fn request(bench: &mut Bench, kind: ResourceType, names: &[&str]) {
+    match bench.dialect {
+        Dialect::Incremental => bench.subscribe(kind, names, &[]),
+        Dialect::StateOfTheWorld => bench.ask(kind, names, &Seen::default(), None),
+    }
+}
+
+fn settled(dialect: Dialect) -> Bench {
+    let mut bench = proxy(dialect);
+    while let Some(seen) = bench.poll() {
+        bench.ack(&seen);
+    }
+    bench
+}
+
+fn kinds(bench: &mut Bench) -> Vec<ResourceType> {
+    std::iter::from_fn(|| bench.poll()).filter_map(|seen| seen.kind).collect()
+}
+
+#[test]
+fn rule_49_and_50_clusters_endpoints_listeners_then_routes_after_the_ack() {
+    for dialect in BOTH {
+        let mut bench = proxy(dialect);
+        let clusters = bench.one();
+        assert_eq!(clusters.kind, Some(CDS));
+        // Endpoints wait for no ACK, since that of the clusters may wait for them; routes do.
+        assert_eq!(kinds(&mut bench), [EDS, LDS], "{dialect:?}");
+        bench.ack(&clusters);
+        assert_eq!(kinds(&mut bench), [RDS], "{dialect:?}");
+    }
+}
+
+#[test]
+fn a_step_without_an_ack_goes_on_after_a_while() {
+    for dialect in BOTH {
+        let mut bench = proxy(dialect);
+        kinds(&mut bench);
+        assert_eq!(bench.session.deadline(), Some(bench.now.at + STEP_PATIENCE), "{dialect:?}");
+        bench.pass(STEP_PATIENCE);
+        let response = bench.session.poll(bench.now, &bench.shelf, bench.readiness).expect("a response");
+        assert_eq!((response.kind, response.overdue), (Some(RDS), true), "{dialect:?}");
+    }
+}
+
+#[test]
+fn a_route_waits_for_its_new_cluster() {
+    for dialect in BOTH {
+        let mut bench = settled(dialect);
+        bench.shelf.put_leading_to(RDS, "route", "2", &["a", "b", "c"]);
+        bench.session.mark_dirty(RDS, "route".into());
+        bench.change(CDS, "c", "1");
+        let clusters = bench.one();
+        assert_eq!(clusters.kind, Some(CDS), "{dialect:?}");
+        bench.silent();
+        bench.ack(&clusters);
+        assert_eq!(bench.take().resources, contents(&[("route", "2")]), "{dialect:?}");
+    }
+}
+
+#[test]
+fn rule_49_a_cluster_goes_after_the_routes_that_lead_to_it() {
+    for dialect in BOTH {
+        let mut bench = settled(dialect);
+        bench.remove(CDS, "b");
+        bench.silent();
+        bench.shelf.put_leading_to(RDS, "route", "2", &["a"]);
+        bench.session.mark_dirty(RDS, "route".into());
+        let routes = bench.one();
+        assert_eq!(routes.kind, Some(RDS), "{dialect:?}");
+        bench.silent();
+        bench.ack(&routes);
+        let clusters = bench.take();
+        assert_eq!(clusters.kind, Some(CDS), "{dialect:?}");
+        match dialect {
+            Dialect::Incremental => assert_eq!(clusters.removed, ["b"]),
+            Dialect::StateOfTheWorld => assert_eq!(clusters.resources, contents(&[("a", "1")])),
+        }
+    }
+}
+
+#[test]
+fn another_cluster_changes_while_a_removal_waits() {
+    for dialect in BOTH {
+        let mut bench = settled(dialect);
+        bench.remove(CDS, "b");
+        bench.change(CDS, "a", "2");
+        let clusters = bench.take();
+        // What may not go yet stays in a full set.
+        let expected = match dialect {
+            Dialect::Incremental => contents(&[("a", "2")]),
+            Dialect::StateOfTheWorld => contents(&[("a", "2"), ("b", "1")]),
+        };
+        assert_eq!((clusters.resources, clusters.removed), (expected, vec![]), "{dialect:?}");
+    }
+}
+
+#[test]
+fn rule_51_a_changed_cluster_is_followed_by_its_endpoints_and_only_those() {
+    for dialect in BOTH {
+        let mut bench = settled(dialect);
+        bench.change(CDS, "a", "2");
+        assert_eq!(bench.take().kind, Some(CDS), "{dialect:?}");
+        let endpoints = bench.take();
+        assert_eq!((endpoints.kind, endpoints.resources), (Some(EDS), contents(&[("a", "1")])), "{dialect:?}");
+        bench.silent();
+    }
+}
+
+#[test]
+fn rule_54_endpoints_asked_for_before_clusters_are_answered_again_after_them() {
+    for dialect in BOTH {
+        let mut bench = proxy(dialect);
+        bench.reconnect();
+        request(&mut bench, EDS, &["a"]);
+        assert_eq!(bench.take().resources, contents(&[("a", "1")]), "{dialect:?}");
+        request(&mut bench, CDS, &[]);
+        assert_eq!(bench.take().kind, Some(CDS));
+        assert_eq!(bench.take().resources, contents(&[("a", "1")]), "{dialect:?}");
+    }
+}
+
+#[test]
+fn a_client_that_names_its_clusters_is_not_kept_waiting() {
+    // A proxyless client asks for the listener first, and for the cluster when that has come.
+    for dialect in BOTH {
+        let mut bench = Bench::new(dialect);
+        bench.shelf.put_leading_to(LDS, "web", "1", &["a"]);
+        bench.shelf.put(CDS, "a", "1");
+        request(&mut bench, LDS, &["web"]);
+        assert_eq!(bench.take().resources, contents(&[("web", "1")]), "{dialect:?}");
+        request(&mut bench, CDS, &["a"]);
+        assert_eq!(bench.take().resources, contents(&[("a", "1")]), "{dialect:?}");
+    }
+}
