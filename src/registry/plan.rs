@@ -120,9 +120,10 @@ impl State {
         let incarnation = |(key, _): &(InstanceKey, InstanceSpec)| {
             let current = self.snapshot().instance(key).map(|instance| instance.value.incarnation);
             let gone = self.tombstone(key).map(|(_, tombstone)| *tombstone);
-            let Some(given) = register.incarnation else {
+            // Whoever shares a lease is of its incarnation, and is fenced by it like one who says so.
+            let Some(given) = register.incarnation.or(named) else {
                 let after = |gone: Tombstone| Incarnation(gone.incarnation.0.saturating_add(1));
-                return Ok(named.or(current).or(gone.map(after)).unwrap_or(Incarnation(1)));
+                return Ok(current.or(gone.map(after)).unwrap_or(Incarnation(1)));
             };
             check_newer(key, given, current.or(gone.map(|gone| gone.incarnation)))?;
             match gone {
