@@ -58,7 +58,7 @@ fn a_missing_ack_delays_the_newest_state_for_a_second_only() {
     bench.one();
     bench.change(EDS, "a", "2");
     bench.silent();
-    assert_eq!(bench.session.deadline(), Some(bench.now.at + Duration::from_secs(1)));
+    assert_eq!(bench.session.deadline(bench.now), Some(bench.now.at + Duration::from_secs(1)));
     bench.pass(Duration::from_secs(1));
     let response = bench.session.poll(bench.now, &bench.shelf, bench.readiness).expect("a response");
     assert!(response.overdue);
