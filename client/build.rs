@@ -81,6 +81,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         );
         config = config.field_attribute(format!(".convoy.v1.{field}"), with);
     }
+    // Only a removal has a cause.
+    let skip = "#[serde(skip_serializing_if = \"crate::json::is_unspecified\")]";
+    config = config.field_attribute(".convoy.v1.WatchEvent.cause", skip);
     for field in OPTIONAL {
         config = config
             .field_attribute(format!(".convoy.v1.{field}"), "#[serde(skip_serializing_if = \"Option::is_none\")]");

@@ -38,7 +38,9 @@ pub struct Server {
     grpc: SocketAddr,
     xds: SocketAddr,
     stopping: watch::Sender<bool>,
-    tasks: JoinSet<anyhow::Result<()>>,
+    /// The registry and the fan-out: they serve the streams until the last one has ended.
+    core: JoinSet<anyhow::Result<()>>,
+    servers: JoinSet<anyhow::Result<()>>,
     registry: Registry,
 }
 
@@ -50,17 +52,17 @@ impl Server {
         let (http, grpc, xds) =
             (listen(config.http_address)?, listen(config.grpc_address)?, listen(config.xds_address)?);
         let (stopping, stopped) = watch::channel(false);
-        let mut tasks = JoinSet::new();
+        let (mut core, servers) = (JoinSet::new(), JoinSet::new());
 
         let (registry, running) = Registry::start(storage, opened, config.limits.clone(), metrics.clone());
-        tasks.spawn(async move { running.await.context("the registry has failed") });
+        core.spawn(async move { running.await.context("the registry has failed") });
 
         let settled = registry.had_state() || config.settle.is_zero();
         let readiness = if settled { Readiness::Ready } else { Readiness::Unknown };
         let cache = Arc::new(Cache::new(registry.clone(), readiness));
-        tasks.spawn(forever(fanout::run(cache.clone())));
+        core.spawn(forever(fanout::run(cache.clone())));
         if !settled {
-            tasks.spawn(finite(fanout::settle(cache.clone(), config.settle), stopped.clone()));
+            core.spawn(finite(fanout::settle(cache.clone(), config.settle), stopped.clone()));
         }
 
         let proxies = Arc::new(Proxies::default());
@@ -70,7 +72,8 @@ impl Server {
             grpc: grpc.local_addr()?,
             xds: xds.local_addr()?,
             stopping,
-            tasks,
+            core,
+            servers,
             registry,
         };
         server.serve(api, Shared { cache, proxies, metrics, stopping: stopped }, [http, grpc, xds]).await
@@ -86,15 +89,15 @@ impl Server {
         let http_app = api::http::router(api.clone(), stopped.clone());
         let app = http_app.into_make_service_with_connect_info::<SocketAddr>();
         let until = wait_for_stop(stopped.clone());
-        self.tasks.spawn(async move {
+        self.servers.spawn(async move {
             axum::serve(http, app).with_graceful_shutdown(until).await.context("the HTTP server has failed")
         });
         let routes = api::grpc::routes(api, stopped.clone()).await?;
         let until = wait_for_stop(stopped.clone());
-        self.tasks.spawn(async move { serve_grpc(routes, grpc, until).await.context("the gRPC server has failed") });
+        self.servers.spawn(async move { serve_grpc(routes, grpc, until).await.context("the gRPC server has failed") });
         let routes = Routes::from(router(xds)).add_service(health().await);
         let until = wait_for_stop(stopped);
-        self.tasks
+        self.servers
             .spawn(async move { serve_grpc(routes, xds_listener, until).await.context("the xDS server has failed") });
         tracing::info!(http = %self.http, grpc = %self.grpc, xds = %self.xds, "Convoy is serving");
         Ok(self)
@@ -119,28 +122,28 @@ impl Server {
     /// Waits for a part to fail; with a healthy Convoy, for ever.
     pub async fn failed(&mut self) -> anyhow::Error {
         loop {
-            match self.tasks.join_next().await {
-                Some(Ok(Ok(()))) => {}
-                Some(Ok(Err(error))) => return error,
-                Some(Err(error)) => return anyhow::Error::from(error).context("a task has failed"),
-                None => return anyhow::anyhow!("all tasks have ended"),
+            let ended = tokio::select! {
+                Some(ended) = self.core.join_next() => ended,
+                Some(ended) = self.servers.join_next() => ended,
+                else => return anyhow::anyhow!("all tasks have ended"),
+            };
+            match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return error,
+                Err(error) => return anyhow::Error::from(error).context("a task has failed"),
             }
         }
     }
 
     /// Stops taking work, lets what is under way finish, and ends.
-    pub async fn stop(self) {
-        let Self { stopping, mut tasks, registry, .. } = self;
-        stopping.send_replace(true);
-        drop(registry);
-        let servers = async {
-            // The registry and the fan-out serve the streams until the last one has ended.
-            while tasks.len() > 2 && tasks.join_next().await.is_some() {}
-        };
+    pub async fn stop(mut self) {
+        self.stopping.send_replace(true);
+        let servers = async { while self.servers.join_next().await.is_some() {} };
         if tokio::time::timeout(STOP_TIMEOUT, servers).await.is_err() {
             tracing::warn!("some calls did not finish in time");
         }
-        tasks.shutdown().await;
+        self.servers.shutdown().await;
+        self.core.shutdown().await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! What Convoy tells of itself: metrics in Prometheus' text form, and logs.
 
-use std::time::Duration;
+use std::{io::IsTerminal, time::Duration};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -208,7 +208,11 @@ impl Metrics {
 /// Logs to standard error; `filter` as in `info,convoy=debug`.
 pub fn start_logging(filter: &str, json: bool) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(filter)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
     let started = if json { builder.json().try_init() } else { builder.try_init() };
     started.map_err(|error| anyhow::anyhow!("{error}"))
 }

@@ -5,6 +5,9 @@ use std::{collections::HashMap, error::Error as _, fmt, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+/// The server's codes for an incarnation that is over. Other conflicts may be solved by somebody.
+const SUPERSEDED: [&str; 2] = ["older_incarnation", "incarnation_fenced"];
+
 /// Why a call did not do what was asked.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -45,7 +48,7 @@ impl Error {
 
     /// Whether the server holds a newer incarnation, or an operator removed this one: it can never come back.
     pub fn is_superseded(&self) -> bool {
-        matches!(self, Self::Refused(refusal) if refusal.code == Code::FailedPrecondition)
+        matches!(self, Self::Refused(refusal) if SUPERSEDED.contains(&refusal.reason.as_str()))
     }
 }
 
@@ -124,10 +127,10 @@ mod tests {
         let metadata = [("field", "ports[0].port"), ("value", "0"), ("rule", "1 to 65535")];
         let metadata: HashMap<String, String> =
             metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into_iter().collect();
-        let details = ErrorDetails::with_error_info("INVALID_PORT", "convoy", metadata);
+        let details = ErrorDetails::with_error_info("invalid_argument", "convoy", metadata);
         let status = Status::with_error_details(Code::InvalidArgument, "ports[0].port is 0", details);
         let Error::Refused(refusal) = Error::from(status) else { panic!("a refusal") };
-        assert_eq!((refusal.reason.as_str(), refusal.message.as_str()), ("INVALID_PORT", "ports[0].port is 0"));
+        assert_eq!((refusal.reason.as_str(), refusal.message.as_str()), ("invalid_argument", "ports[0].port is 0"));
         assert_eq!((refusal.field.as_deref(), refusal.value.as_deref()), (Some("ports[0].port"), Some("0")));
         assert_eq!(refusal.rule.as_deref(), Some("1 to 65535"));
     }

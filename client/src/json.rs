@@ -150,6 +150,11 @@ pub(crate) fn write_enum<E: Named, S: Serializer>(value: &i32, serializer: S) ->
     }
 }
 
+/// Whether an enum field says nothing.
+pub(crate) fn is_unspecified(value: &i32) -> bool {
+    *value == 0
+}
+
 pub(crate) fn read_enum<'de, E: Named, D: Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error> {
     let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
     parse_enum::<E>(&text).map(Named::number).map_err(D::Error::custom)

@@ -12,6 +12,8 @@ use crate::backoff::Backoff;
 const REFUSED_WAIT: Duration = Duration::from_secs(30);
 /// The heartbeat interval if an answer has none: a third of the default TTL.
 pub(crate) const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
+/// The first heartbeat comes this soon: it opens the stream whose end tells that the server went away.
+const FIRST_HEARTBEAT: Duration = Duration::from_millis(200);
 /// A server that asks for less than this is answered at this pace.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -106,10 +108,15 @@ impl Keepalive {
         }
         match event {
             Event::Registered(interval) => {
+                let is_new = self.standing == Standing::Unregistered;
                 if self.standing != Standing::Leaving {
                     self.standing = Standing::Registered;
                 }
                 self.renewed(interval, now, jitter);
+                if is_new {
+                    let soon = shortened(self.interval.min(FIRST_HEARTBEAT), jitter);
+                    self.step = Step::Do(Action::Heartbeat, now + soon);
+                }
             }
             Event::Kept(interval) => self.renewed(interval, now, jitter),
             Event::Retry(interval) => {
@@ -217,7 +224,8 @@ mod tests {
     fn each_event_leads_to_the_next_step() {
         for (events, step) in [
             (&[][..], Some((Register, 0))),
-            (&[Registered(TEN)], Some((Heartbeat, 10_000))),
+            (&[Registered(TEN)], Some((Heartbeat, 200))),
+            (&[Registered(TEN), Kept(TEN)], Some((Heartbeat, 10_000))),
             (&[Registered(TEN), Kept(SECOND)], Some((Heartbeat, 1_000))),
             (&[Registered(Duration::ZERO)], Some((Heartbeat, 10))),
             // Told to register again: at once, however the agent stood.
@@ -232,7 +240,7 @@ mod tests {
             (&[Registered(SECOND), Failed, Failed, Failed, Failed, Failed, Failed], Some((Heartbeat, 1_000))),
             (&[Registered(TEN), Failed, Failed, Kept(TEN), Failed], Some((Heartbeat, 100))),
             // The connection broke between two heartbeats: look soon, but do not put off what is due.
-            (&[Registered(TEN), ConnectionLost], Some((Heartbeat, 100))),
+            (&[Registered(TEN), Kept(TEN), ConnectionLost], Some((Heartbeat, 100))),
             (&[Registered(TEN), RegisterAgain, ConnectionLost], Some((Register, 0))),
             // The server cannot tell: as it says, but not slower than after a failure.
             (&[Registered(TEN), Retry(TEN)], Some((Heartbeat, 100))),
@@ -249,13 +257,14 @@ mod tests {
             // A change goes at once, and again until the server has it.
             (&[Registered(TEN), Changed], Some((Register, 0))),
             (&[Registered(TEN), Changed, Failed], Some((Register, 100))),
+            (&[Registered(TEN), Changed, Registered(TEN)], Some((Heartbeat, 10_000))),
             (&[Failed, Failed, Failed, Changed], Some((Register, 300))),
             // Who leaves heartbeats until it is gone, and does not come back.
-            (&[Registered(TEN), Leaving], Some((Heartbeat, 9_900))),
+            (&[Registered(TEN), Kept(TEN), Leaving], Some((Heartbeat, 9_900))),
             (&[Registered(TEN), Changed, Leaving], Some((Heartbeat, 0))),
             (&[Registered(TEN), Leaving, Kept(TEN)], Some((Heartbeat, 10_000))),
             (&[Registered(TEN), Leaving, Failed], Some((Heartbeat, 100))),
-            (&[Registered(TEN), Leaving, Changed], Some((Heartbeat, 9_800))),
+            (&[Registered(TEN), Kept(TEN), Leaving, Changed], Some((Heartbeat, 9_800))),
             (&[Registered(TEN), Leaving, RegisterAgain], None),
             (&[Registered(TEN), Leaving, RegisterAgain, ConnectionLost], None),
         ] {
@@ -273,7 +282,7 @@ mod tests {
             at - now
         };
         for (jitter, seconds) in [(0.0, 9.0), (0.5, 9.5), (1.0, 10.0), (7.0, 10.0)] {
-            assert_eq!(at(Registered(TEN), jitter), Duration::from_secs_f64(seconds));
+            assert_eq!(at(Kept(TEN), jitter), Duration::from_secs_f64(seconds));
         }
         assert_eq!(at(Failed, 0.0), Duration::from_millis(50));
     }

@@ -67,7 +67,7 @@ pub use proto::{Capability, Load, Locality, Port, Protocol, Sla};
 pub use watch::Watch;
 
 /// The API's messages and stubs, generated from `proto/convoy/v1`.
-#[allow(missing_debug_implementations, unreachable_pub, clippy::wildcard_imports, clippy::needless_pass_by_value)]
+#[allow(missing_debug_implementations, unreachable_pub, clippy::wildcard_imports)]
 pub mod proto {
     tonic::include_proto!("convoy.v1");
 

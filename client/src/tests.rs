@@ -2,8 +2,11 @@
 
 mod stub;
 
+use std::collections::HashMap;
+
 use stub::{Heard, PATIENCE, Serving};
 use tonic::Status;
+use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{Agent, Drained, Error, Load, Protocol, State, proto};
 
@@ -136,7 +139,11 @@ async fn ends_when_a_newer_incarnation_has_taken_over() {
     let agent = server.agent().await.expect("registered");
     {
         let mut memory = server.stub.memory();
-        memory.refuse = Some(Status::failed_precondition("incarnation 7 is older than 8"));
+        memory.refuse = Some(Status::with_error_details(
+            tonic::Code::FailedPrecondition,
+            "incarnation 7 is older than 8",
+            ErrorDetails::with_error_info("older_incarnation", "convoy", HashMap::new()),
+        ));
         memory.instances.clear();
     }
     let error = is_over(&agent).await.expect("the reason");

@@ -13,7 +13,7 @@ use futures_util::Stream;
 use self::error::Problem;
 use crate::{
     model::{
-        Incarnation, Instance, Invalid, LeaseId, Namespace, ServiceName,
+        Incarnation, Instance, Invalid, LeaseId, Namespace, Revision, ServiceName,
         limits::at_most,
         parse,
         wire::{self, duration},
@@ -129,7 +129,7 @@ impl Api {
         let namespace = optional(&request.namespace, |name| Namespace::parse("namespace", name))?;
         let snapshot = self.registry.snapshot();
         let wanted = |state: &&Arc<ServiceState>| namespace.as_ref().is_none_or(|name| *name == state.key.namespace);
-        let services = snapshot.services.values().filter(wanted).map(|state| service_of(state)).collect();
+        let services = snapshot.services.values().filter(wanted).map(service_of).collect();
         Ok(proto::ListServicesResponse { services, revision: snapshot.revision.0 })
     }
 
@@ -139,7 +139,7 @@ impl Api {
         let service = parse::service(&request.default_port, &request.ports, request.drain_time, limits)?;
         let outcome = self.registry.put_service(key.clone(), service).await?;
         let snapshot = self.registry.snapshot();
-        let service = snapshot.services.get(&key).map(|state| service_of(state));
+        let service = snapshot.services.get(&key).map(service_of);
         Ok(proto::PutServiceResponse { service, revision: outcome.revision.0 })
     }
 
@@ -168,13 +168,14 @@ impl Api {
         let watch = self.registry.watch(filter, resume)?;
         Ok(futures_util::stream::unfold((self.clone(), watch), |(api, mut watch): (Self, Watch)| async move {
             let (step, resume) = watch.next().await?;
-            let event = api.watch_event(step, api.registry.token(resume));
+            let event = api.watch_event(step, resume);
             Some((event, (api, watch)))
         }))
     }
 
-    fn watch_event(&self, step: Step, token: String) -> proto::WatchEvent {
-        let mut event = proto::WatchEvent { token, ..Default::default() };
+    fn watch_event(&self, step: Step, resume: Option<Revision>) -> proto::WatchEvent {
+        let token = self.registry.token(resume);
+        let mut event = proto::WatchEvent { token, revision: resume.unwrap_or_default().0, ..Default::default() };
         let kind = match step {
             Step::Reset => proto::WatchKind::Reset,
             Step::Synced => proto::WatchKind::Synced,

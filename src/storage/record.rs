@@ -10,7 +10,7 @@ use crate::model::{
     UnixMillis, parse, wire,
 };
 
-#[allow(missing_debug_implementations, unreachable_pub)]
+#[allow(clippy::large_enum_variant, reason = "generated; one is decoded at a time")]
 mod stored {
     tonic::include_proto!("convoy.storage.v1");
 }

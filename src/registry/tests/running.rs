@@ -1,0 +1,212 @@
+//! The task, with a store in memory and time that is paused: it moves only when everybody waits.
+
+use futures_util::FutureExt;
+use tokio::time::{Instant, sleep};
+
+use super::*;
+use crate::{
+    registry::{
+        Registry,
+        watch::{Filter, Step},
+    },
+    storage::{CommitError, Opened, Storage, Transaction, memory::MemoryStore},
+    telemetry::Metrics,
+};
+
+fn start() -> Registry {
+    let (store, opened) = MemoryStore::open("store".into());
+    Registry::start(Arc::new(store), opened, Limits::default(), Arc::new(Metrics::default())).0
+}
+
+async fn register(registry: &Registry, name: &str, host: u8, ttl: u64) -> LeaseId {
+    let ttl = Some(Duration::from_secs(ttl));
+    let (_, held) = registry.register(None, ttl, None, vec![(key(name), spec(host))]).await.expect("registered");
+    held.lease
+}
+
+fn present(registry: &Registry, name: &str) -> bool {
+    registry.snapshot().instance(&key(name)).is_some()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_ends_within_100_ms_after_its_deadline_and_not_before() {
+    let registry = start();
+    register(&registry, "web/1", 1, 1).await;
+    let deadline = Instant::now() + Duration::from_secs(1);
+    tokio::time::sleep_until(deadline - Duration::from_millis(1)).await;
+    assert!(present(&registry, "web/1"));
+    tokio::time::sleep_until(deadline + Duration::from_millis(100)).await;
+    assert!(!present(&registry, "web/1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeats_keep_a_lease_and_change_nothing() {
+    let registry = start();
+    let lease = register(&registry, "web/1", 1, 3).await;
+    let revision = registry.snapshot().revision;
+    for _ in 0..20 {
+        sleep(Duration::from_secs(2)).await;
+        let held = registry.heartbeat(lease, None).expect("kept");
+        assert_eq!((held.ttl, held.heartbeat_interval), (Duration::from_secs(3), Duration::from_secs(1)));
+    }
+    assert_eq!(registry.snapshot().revision, revision);
+    sleep(Duration::from_millis(3_100)).await;
+    assert_eq!(registry.heartbeat(lease, None), None);
+    assert!(!present(&registry, "web/1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_heartbeat_is_never_more_than_ten_seconds_away() {
+    let registry = start();
+    let lease = register(&registry, "web/1", 1, 3600).await;
+    assert_eq!(registry.heartbeat(lease, None).map(|held| held.heartbeat_interval), Some(Duration::from_secs(10)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drained_instance_leaves_after_its_drain_time() {
+    let registry = start();
+    register(&registry, "web/1", 1, 3600).await;
+    registry.drain(key("web/1"), None, Some(Duration::from_secs(5))).await.expect("draining");
+    sleep(Duration::from_millis(4_990)).await;
+    assert!(present(&registry, "web/1"));
+    sleep(Duration::from_millis(110)).await;
+    assert!(!present(&registry, "web/1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_in_which_nothing_ran_is_taken_out() {
+    let registry = start();
+    register(&registry, "web/1", 1, 2).await;
+    // As after a SIGSTOP: the clock jumps, and no task has run.
+    tokio::time::advance(Duration::from_secs(60)).await;
+    sleep(Duration::from_secs(1)).await;
+    assert!(present(&registry, "web/1"));
+    sleep(Duration::from_secs(2)).await;
+    assert!(!present(&registry, "web/1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_tells_what_is_there_and_what_happens() {
+    let registry = start();
+    register(&registry, "web/1", 1, 60).await;
+    register(&registry, "api/1", 1, 60).await;
+    let filter = Filter { namespace: None, service: Some(service("web").name) };
+    let mut watch = registry.watch(filter.clone(), None).expect("a watch");
+    let mut next = async || watch.next().await.expect("running");
+    assert!(matches!(next().await.0, Step::Present(instance) if instance.value.key == key("web/1")));
+    let (synced, revision) = next().await;
+    assert_eq!(synced, Step::Synced);
+    register(&registry, "web/2", 2, 60).await;
+    register(&registry, "api/2", 2, 60).await;
+    registry.deregister(key("web/1"), None).await.expect("deregistered");
+    let mut happened = Vec::new();
+    for _ in 0..2 {
+        match next().await.0 {
+            Step::Happened(event) => happened.push((event.instance.value.key.to_string(), event.kind)),
+            step => panic!("{step:?}"),
+        }
+    }
+    let removed = ("default/web/1".to_owned(), EventKind::Removed(RemovalCause::Deregistered));
+    assert_eq!(happened, [("default/web/2".to_owned(), EventKind::Added), removed]);
+
+    // Resumed, it tells the same again; with a token of another store it starts over.
+    let token = registry.token(revision);
+    let mut resumed = registry.watch(filter.clone(), Some(&token)).expect("a watch");
+    for expected in &happened {
+        match resumed.next().await.expect("running").0 {
+            Step::Happened(event) => assert_eq!(event.instance.value.key.to_string(), expected.0),
+            step => panic!("{step:?}"),
+        }
+    }
+    let mut foreign = registry.watch(filter, Some("other.1")).expect("a watch");
+    assert_eq!(foreign.next().await.expect("running").0, Step::Reset);
+}
+
+#[tokio::test(start_paused = true)]
+async fn watchers_are_limited() {
+    let (store, opened) = MemoryStore::open("store".into());
+    let limits = Limits { watchers: 1, ..Limits::default() };
+    let (registry, _) = Registry::start(Arc::new(store), opened, limits, Arc::new(Metrics::default()));
+    let first = registry.watch(Filter::default(), None).expect("a watch");
+    let error = registry.watch(Filter::default(), None).expect_err("too many");
+    assert!(matches!(error, Error::LimitReached { limit: 1, .. }), "{error}");
+    drop(first);
+    registry.watch(Filter::default(), None).expect("a watch");
+}
+
+/// A store that can be told to fail.
+struct Failing {
+    store: MemoryStore,
+    fail: std::sync::atomic::AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl Storage for Failing {
+    async fn commit(&self, transactions: Vec<Transaction>) -> Vec<Result<Revision, CommitError>> {
+        if self.fail.load(std::sync::atomic::Ordering::Relaxed) {
+            return transactions.iter().map(|_| Err(CommitError::Unavailable("no disk".into()))).collect();
+        }
+        self.store.commit(transactions).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_store_fails_nothing_changes_and_nobody_expires() {
+    let (store, opened): (_, Opened) = MemoryStore::open("store".into());
+    let store = Arc::new(Failing { store, fail: false.into() });
+    let (registry, _) = Registry::start(store.clone(), opened, Limits::default(), Arc::new(Metrics::default()));
+    let lease = register(&registry, "web/1", 1, 1).await;
+    store.fail.store(true, std::sync::atomic::Ordering::Relaxed);
+    let error = registry.deregister(key("web/1"), None).await.expect_err("unavailable");
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    sleep(Duration::from_secs(5)).await;
+    assert!(present(&registry, "web/1"));
+    // What could not be written is not true: the lease can be renewed again.
+    assert!(registry.heartbeat(lease, None).is_some());
+    store.fail.store(false, std::sync::atomic::Ordering::Relaxed);
+    sleep(Duration::from_millis(2_500)).await;
+    assert!(!present(&registry, "web/1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn commands_at_once_are_carried_out_each_once() {
+    let registry = start();
+    let calls = (0..200u8).map(|number| {
+        let registry = registry.clone();
+        tokio::spawn(async move { register(&registry, &format!("web/{number}"), number, 60).await })
+    });
+    let mut leases = std::collections::BTreeSet::new();
+    for call in calls.collect::<Vec<_>>() {
+        leases.insert(call.await.expect("no panic"));
+    }
+    assert_eq!((leases.len(), registry.leases()), (200, 200));
+    assert_eq!(registry.snapshot().services[&service("web")].instances.len(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_hears_of_a_change_finds_it_in_the_snapshot() {
+    let registry = start();
+    let reader = {
+        let registry = registry.clone();
+        // Without a pause, so that it looks the moment it can.
+        std::thread::spawn(move || {
+            loop {
+                let Some(services) = registry.dirty_services().now_or_never() else { continue };
+                let snapshot = registry.snapshot();
+                if let Some(key) = services.iter().find(|key| !snapshot.services.contains_key(*key)) {
+                    return Err(format!("{key} has changed and is not there"));
+                }
+                if services.contains(&service("last")) {
+                    return Ok(());
+                }
+            }
+        })
+    };
+    // Many at once are applied together, which takes a while.
+    for round in 0..10 {
+        let names: Vec<String> = (0..100).map(|number| format!("web-{round}-{number}/1")).collect();
+        futures_util::future::join_all(names.iter().map(|name| register(&registry, name, 1, 60))).await;
+    }
+    register(&registry, "last/1", 1, 60).await;
+    assert_eq!(reader.join().expect("no panic"), Ok(()));
+}

@@ -1,0 +1,171 @@
+//! One history: a registry, its cache and its clients, and what happens to them.
+
+use std::{sync::Arc, time::Duration};
+
+use convoy::{
+    model::{Incarnation, InstanceSpec, Limits, Locality, Port, PortName, Protocol, Sla, parse},
+    registry::Registry,
+    storage::memory::MemoryStore,
+    telemetry::Metrics,
+    xds::{
+        cache::Cache,
+        fanout,
+        session::{Dialect, Readiness},
+    },
+};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::time::sleep;
+
+use crate::client::Client;
+
+const SERVICES: [(&str, &str); 4] = [("default", "web"), ("default", "api"), ("shop", "web"), ("shop", "cart")];
+const CLIENTS: usize = 4;
+
+pub struct World {
+    random: StdRng,
+    registry: Registry,
+    cache: Arc<Cache>,
+    clients: Vec<Client>,
+    streams: u64,
+}
+
+impl World {
+    pub async fn run(seed: u64, steps: usize) {
+        let (store, opened) = MemoryStore::open("store".into());
+        let limits = Limits { min_ttl_seconds: 0, ..Limits::default() };
+        let (registry, running) = Registry::start(Arc::new(store), opened, limits, Arc::new(Metrics::default()));
+        let cache = Arc::new(Cache::new(registry.clone(), Readiness::Ready));
+        let fanout = tokio::spawn(fanout::run(cache.clone()));
+        let random = StdRng::seed_from_u64(seed);
+        let mut world = Self { random, registry, cache, clients: Vec::new(), streams: 0 };
+        for _ in 0..steps {
+            world.step().await;
+        }
+        world.settle().await;
+        fanout.abort();
+        running.abort();
+    }
+
+    fn one_of<T: Copy>(&mut self, items: &[T]) -> T {
+        items[self.random.random_range(0..items.len())]
+    }
+
+    async fn step(&mut self) {
+        match self.random.random_range(0..20) {
+            0..5 => self.register().await,
+            5 => self.deregister().await,
+            6 => self.drain().await,
+            7 => self.delete_service().await,
+            // Leases end, drains finish, routes are merged.
+            8 => sleep(Duration::from_millis(self.random.random_range(1..400))).await,
+            9 => self.join_or_return(),
+            _ => self.exchange().await,
+        }
+        // The registry's and the fan-out's tasks have their turn.
+        tokio::task::yield_now().await;
+    }
+
+    async fn register(&mut self) {
+        let (namespace, service) = self.one_of(&SERVICES);
+        let id = self.random.random_range(0..4).to_string();
+        let key = parse::instance_key(namespace, service, &id).expect("a key");
+        let port = |name: &str, number| Port {
+            name: PortName::parse("name", name).expect("a label"),
+            number,
+            protocol: Protocol::Http,
+        };
+        let mut ports = vec![port("http", 80)];
+        if self.random.random_bool(0.2) {
+            ports.push(port("admin", 81));
+        }
+        let spec = InstanceSpec {
+            address: [10, 0, 0, self.random.random_range(1..6)].into(),
+            ports,
+            weight: self.random.random_range(0..3),
+            ready: self.random.random_bool(0.8),
+            labels: Default::default(),
+            capabilities: Vec::new(),
+            locality: Arc::new(Locality { zone: self.one_of(&["a", "b"]).into(), ..Locality::default() }),
+            sla: Sla::default(),
+        };
+        let ttl = Some(Duration::from_millis(self.random.random_range(50..3_000)));
+        let incarnation = self.random.random_bool(0.3).then(|| Incarnation(self.random.random_range(1..1000)));
+        // Refusals are part of the history.
+        let _ = self.registry.register(None, ttl, incarnation, vec![(key, spec)]).await;
+    }
+
+    async fn deregister(&mut self) {
+        let (namespace, service) = self.one_of(&SERVICES);
+        let id = self.random.random_range(0..4).to_string();
+        let _ = self.registry.deregister(parse::instance_key(namespace, service, &id).expect("a key"), None).await;
+    }
+
+    async fn drain(&mut self) {
+        let (namespace, service) = self.one_of(&SERVICES);
+        let id = self.random.random_range(0..4).to_string();
+        let key = parse::instance_key(namespace, service, &id).expect("a key");
+        let _ = self.registry.drain(key, None, Some(Duration::from_millis(200))).await;
+    }
+
+    async fn delete_service(&mut self) {
+        let (namespace, service) = self.one_of(&SERVICES);
+        let _ = self.registry.delete_service(parse::service_key(namespace, service).expect("a key")).await;
+    }
+
+    fn join_or_return(&mut self) {
+        self.streams += 1;
+        if self.clients.len() < CLIENTS {
+            let dialect = self.one_of(&[Dialect::StateOfTheWorld, Dialect::Incremental]);
+            let namespace = self.one_of(&["default", "shop"]);
+            self.clients.push(Client::connect(self.streams, dialect, namespace, self.cache.clone()));
+        } else {
+            let client = self.random.random_range(0..CLIENTS);
+            self.clients[client].reconnect(self.streams);
+        }
+    }
+
+    /// Some client takes some of what is there; others stay behind.
+    async fn exchange(&mut self) {
+        if self.clients.is_empty() {
+            return;
+        }
+        let client = self.random.random_range(0..self.clients.len());
+        for _ in 0..self.random.random_range(1..6) {
+            self.clients[client].serve().await;
+            if self.random.random_bool(0.7) {
+                let refuse = self.random.random_bool(0.05);
+                self.clients[client].take(refuse);
+            }
+        }
+    }
+
+    /// Nothing happens any more: in the end everybody has what there is.
+    async fn settle(&mut self) {
+        // All leases and drains are over, or hold for good; patience is at an end.
+        self.quiet(Duration::from_secs(30)).await;
+        for client in 0..self.clients.len() {
+            if self.clients[client].has_refused {
+                self.streams += 1;
+                self.clients[client].reconnect(self.streams);
+            }
+        }
+        self.quiet(Duration::from_secs(30)).await;
+        for client in &self.clients {
+            client.check_view();
+        }
+    }
+
+    async fn quiet(&mut self, time: Duration) {
+        let end = tokio::time::Instant::now() + time;
+        while tokio::time::Instant::now() < end {
+            let mut busy = false;
+            for client in &mut self.clients {
+                busy |= client.serve().await;
+                busy |= client.take(false);
+            }
+            if !busy {
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
