@@ -153,7 +153,7 @@ async fn one_mebibyte_a_request() {
     for (size, accepted) in [(MIB, true), (MIB + 1, false), (5 * MIB, false)] {
         let body = format!("{{\"leases\": []{}}}", " ".repeat(size - 14));
         assert_eq!(body.len(), size);
-        let answer = convoy.api.http.call(Method::POST, path, body).await;
+        let answer = convoy.api.http.call_large(Method::POST, path, body).await;
         assert_eq!(answer.status, if accepted { 200 } else { 413 }, "{size}");
         if let Err(refused) = refused_http(&answer) {
             assert_eq!(refused.problem.code, "too_large");

@@ -4,6 +4,7 @@
 mod support;
 
 mod ads;
+mod beyond_json;
 mod durability;
 mod expiry;
 mod fencing;

@@ -230,39 +230,3 @@ async fn heartbeats_and_services_are_refused_by_the_same_table() {
     )
     .await;
 }
-
-/// What JSON has no word for is refused where it can be said.
-#[tokio::test]
-async fn what_only_protobuf_can_say_is_refused_too() {
-    let convoy = Convoy::start().await;
-    let negative = Some(prost_types::Duration { seconds: -1, nanos: 0 });
-    let sla = |sla| with(|r| r.sla = Some(sla));
-    let ttl = |ttl| Call::Register(RegisterRequest { ttl, ..instances("web", 1..2) });
-    for (call, field) in [
-        (ttl(negative), "ttl"),
-        (ttl(seconds(i64::MAX)), "ttl"),
-        (with(|r| r.ports[0].protocol = 99), "instances[0].ports[0].protocol"),
-        (sla(Sla { throughput_rps: Some(f64::NAN), ..Default::default() }), "instances[0].sla.throughput_rps"),
-        (sla(Sla { cost_per_request: Some(f64::INFINITY), ..Default::default() }), "instances[0].sla.cost_per_request"),
-        (sla(Sla { latency_p50: negative, ..Default::default() }), "instances[0].sla.latency_p50"),
-    ] {
-        let refused = convoy.api.ask(Face::Grpc, call).await.expect_err(field);
-        assert_eq!((&*refused.problem.code, &*refused.problem.field), ("invalid_argument", field), "{refused:?}");
-    }
-}
-
-/// JSON can tell durations up to 584 years: what it would tell otherwise than it was said is not taken.
-#[tokio::test]
-async fn a_latency_is_at_most_a_day() {
-    let convoy = Convoy::start().await;
-    for (said, accepted) in [(0, true), (86_400, true), (86_401, false), (i64::MAX, false)] {
-        let answer = convoy
-            .api
-            .ask(Face::Grpc, with(|r| r.sla = Some(Sla { latency_p99: seconds(said), ..Default::default() })))
-            .await;
-        assert_eq!(answer.is_ok(), accepted, "{said}: {answer:?}");
-        if let Err(refused) = answer {
-            assert_eq!(refused.problem.field, "instances[0].sla.latency_p99");
-        }
-    }
-}

@@ -27,7 +27,7 @@ pub const FACES: [Face; 2] = [Face::Http, Face::Grpc];
 /// A refusal as one face says it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refused {
-    pub problem: Problem,
+    pub problem: Box<Problem>,
     pub status: RefusedStatus,
 }
 
@@ -163,7 +163,7 @@ pub fn refused_http(answer: &Answer) -> Result<Value, Refused> {
         return Ok(answer.json());
     }
     let body: Body = serde_json::from_value(answer.json()).expect("an error's body");
-    Err(Refused { problem: body.error, status: RefusedStatus::Http(answer.status) })
+    Err(Refused { problem: body.error.into(), status: RefusedStatus::Http(answer.status) })
 }
 
 /// What a status says: the code of the table, and what its details name.
@@ -178,7 +178,7 @@ pub fn refused(status: &Status) -> Refused {
         value: named("value"),
         rule: named("rule"),
     };
-    Refused { problem, status: RefusedStatus::Grpc(status.code()) }
+    Refused { problem: problem.into(), status: RefusedStatus::Grpc(status.code()) }
 }
 
 fn answer<T>(answered: Result<Response<T>, Status>) -> Result<T, Refused> {

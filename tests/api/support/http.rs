@@ -9,7 +9,10 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use super::within;
 
@@ -67,6 +70,26 @@ impl Http {
             Answer { status, content_type, text: String::from_utf8_lossy(&body).into_owned() }
         })
         .await
+    }
+
+    /// The answer to a body that the server may refuse before it has all been said: what is left of it is not.
+    pub async fn call_large(self, method: Method, path: &str, body: String) -> Answer {
+        let stream = TcpStream::connect(self.0).await.expect("a connection");
+        let (mut reader, mut writer) = stream.into_split();
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: convoy\r\ncontent-length: {}\r\n\r\n", body.len());
+        tokio::spawn(async move {
+            // The end of the connection is what is tested.
+            let _ = writer.write_all(head.as_bytes()).await;
+            let _ = writer.write_all(body.as_bytes()).await;
+        });
+        let mut heard = Vec::new();
+        // A reset after the answer is an end as well.
+        let _ = within(path, reader.read_to_end(&mut heard)).await;
+        let heard = String::from_utf8_lossy(&heard).into_owned();
+        let (head, text) = heard.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer but {heard:?}"));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        let kind = head.lines().find_map(|line| line.strip_prefix("content-type: ")).unwrap_or_default();
+        Answer { status, content_type: kind.to_owned(), text: text.to_owned() }
     }
 
     /// The answer's head; its body is still to come.
