@@ -5,8 +5,8 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{ConnectInfo, DefaultBodyLimit, FromRequest, Path, Query, Request, State},
-    http::{HeaderMap, header::CONTENT_TYPE},
+    extract::{ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State},
+    http::{HeaderMap, header::CONTENT_TYPE, request::Parts},
     response::{
         IntoResponse, Sse,
         sse::{Event, KeepAlive},
@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use super::{Api, error::Problem};
-use crate::model::Invalid;
+use crate::model::{Invalid, limits::quoted};
 
 /// A comment goes down an idle event stream this often, so that both ends know that the other is there.
 const SSE_KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -76,15 +76,33 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     }
 }
 
+/// The names in a path.
+struct At<T>(T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for At<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::from_request_parts(parts, state).await;
+        path.map(|Path(names)| Self(names)).map_err(|rejection| {
+            let rule = rejection.body_text();
+            Problem { field: "path".into(), rule: rule.clone(), ..Problem::new("invalid_argument", rule) }
+        })
+    }
+}
+
+/// What serde says of a body is quoted up to here: a list of fields fits, and no body does.
+const MAX_QUOTED_BYTES: usize = 512;
+
 /// Reads JSON; an error names the field.
 fn read<'de, T: DeserializeOwned, D: serde::Deserializer<'de>>(from: D) -> Result<T, Problem>
 where
     D::Error: std::fmt::Display,
 {
     serde_path_to_error::deserialize(from).map_err(|error| {
-        let path = error.path().to_string();
+        let path = quoted(&error.path().to_string(), MAX_QUOTED_BYTES);
         let field = if path == "." { "body".to_owned() } else { path };
-        let rule = error.inner().to_string();
+        let rule = quoted(&error.inner().to_string(), MAX_QUOTED_BYTES);
         let message = format!("{field}: {rule}");
         Problem { field, rule, ..Problem::new("invalid_argument", message) }
     })
@@ -124,7 +142,7 @@ struct Registered {
 async fn put_instance(
     State(shell): Shared,
     ConnectInfo(peer): Peer,
-    Path(path): Path<InstancePath>,
+    At(path): At<InstancePath>,
     Body(mut body): Body<Map<String, Value>>,
 ) -> Answer<Registered> {
     let of_call = ["lease", "ttl", "incarnation"];
@@ -153,7 +171,7 @@ async fn register(
     shell.api.register(request, Some(peer.ip())).await.map(Json)
 }
 
-async fn get_instance(State(shell): Shared, Path(path): Path<InstancePath>) -> Answer<proto::Instance> {
+async fn get_instance(State(shell): Shared, At(path): At<InstancePath>) -> Answer<proto::Instance> {
     let InstancePath { namespace, service, id } = path;
     shell.api.get_instance(&proto::GetInstanceRequest { namespace, service, id }).map(Json)
 }
@@ -166,7 +184,7 @@ struct IncarnationQuery {
 
 async fn delete_instance(
     State(shell): Shared,
-    Path(path): Path<InstancePath>,
+    At(path): At<InstancePath>,
     query: Result<Query<IncarnationQuery>, QueryError>,
 ) -> Answer<proto::DeregisterResponse> {
     let InstancePath { namespace, service, id } = path;
@@ -176,7 +194,7 @@ async fn delete_instance(
 
 async fn drain(
     State(shell): Shared,
-    Path(path): Path<InstancePath>,
+    At(path): At<InstancePath>,
     Body(mut request): Body<proto::DrainRequest>,
 ) -> Answer<proto::DrainResponse> {
     of_path("namespace", &mut request.namespace, path.namespace)?;
@@ -185,19 +203,19 @@ async fn drain(
     shell.api.drain(request).await.map(Json)
 }
 
-async fn list_instances(State(shell): Shared, Path(path): Path<ServicePath>) -> Answer<proto::ListInstancesResponse> {
+async fn list_instances(State(shell): Shared, At(path): At<ServicePath>) -> Answer<proto::ListInstancesResponse> {
     let ServicePath { namespace, service } = path;
     shell.api.list_instances(&proto::ListInstancesRequest { namespace, service }).map(Json)
 }
 
-async fn get_service(State(shell): Shared, Path(path): Path<ServicePath>) -> Answer<proto::Service> {
+async fn get_service(State(shell): Shared, At(path): At<ServicePath>) -> Answer<proto::Service> {
     let ServicePath { namespace, service } = path;
     shell.api.get_service(&proto::GetServiceRequest { namespace, service }).map(Json)
 }
 
 async fn put_service(
     State(shell): Shared,
-    Path(path): Path<ServicePath>,
+    At(path): At<ServicePath>,
     Body(mut request): Body<proto::PutServiceRequest>,
 ) -> Answer<proto::PutServiceResponse> {
     of_path("namespace", &mut request.namespace, path.namespace)?;
@@ -205,7 +223,7 @@ async fn put_service(
     shell.api.put_service(request).await.map(Json)
 }
 
-async fn delete_service(State(shell): Shared, Path(path): Path<ServicePath>) -> Answer<proto::DeleteServiceResponse> {
+async fn delete_service(State(shell): Shared, At(path): At<ServicePath>) -> Answer<proto::DeleteServiceResponse> {
     let ServicePath { namespace, service } = path;
     shell.api.delete_service(proto::DeleteServiceRequest { namespace, service }).await.map(Json)
 }
@@ -213,7 +231,7 @@ async fn delete_service(State(shell): Shared, Path(path): Path<ServicePath>) -> 
 /// One lease: one that is over is an error here.
 async fn heartbeat_one(
     State(shell): Shared,
-    Path(lease): Path<String>,
+    At(lease): At<String>,
     Body(mut heartbeat): Body<proto::LeaseHeartbeat>,
 ) -> Answer<proto::LeaseStatus> {
     of_path("lease", &mut heartbeat.lease, lease.clone())?;
@@ -238,8 +256,8 @@ type QueryError = axum::extract::rejection::QueryRejection;
 
 fn parsed<T>(query: Result<Query<T>, QueryError>) -> Result<T, Problem> {
     query.map(|Query(query)| query).map_err(|rejection| {
-        let rule = rejection.body_text();
-        Problem { field: "query".into(), ..Problem::new("invalid_argument", rule) }
+        let rule = quoted(&rejection.body_text(), MAX_QUOTED_BYTES);
+        Problem { field: "query".into(), rule: rule.clone(), ..Problem::new("invalid_argument", rule) }
     })
 }
 
@@ -293,7 +311,7 @@ async fn ok() -> &'static str {
 }
 
 async fn unknown_path(request: Request) -> Problem {
-    Problem::new("not_found", format!("there is no path {}", request.uri().path()))
+    Problem::new("not_found", format!("there is no path {}", quoted(request.uri().path(), MAX_QUOTED_BYTES)))
 }
 
 async fn unknown_method(request: Request) -> Problem {

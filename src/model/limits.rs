@@ -16,14 +16,18 @@ pub struct Invalid {
 /// A value is quoted up to here.
 const MAX_QUOTED_BYTES: usize = 128;
 
+/// A text as it may be shown: what somebody wrote, in part if it is longer than `limit` bytes.
+pub fn quoted(text: &str, limit: usize) -> String {
+    if text.len() <= limit {
+        return text.to_owned();
+    }
+    let end = (0..=limit).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    format!("{}… ({} bytes)", &text[..end], text.len())
+}
+
 impl Invalid {
     pub fn new(field: impl Into<String>, value: impl ToString, rule: impl Into<String>) -> Self {
-        let mut value = value.to_string();
-        if value.len() > MAX_QUOTED_BYTES {
-            let end = (0..=MAX_QUOTED_BYTES).rev().find(|&end| value.is_char_boundary(end)).unwrap_or(0);
-            value = format!("{}… ({} bytes)", &value[..end], value.len());
-        }
-        Self { field: field.into(), value, rule: rule.into() }
+        Self { field: field.into(), value: quoted(&value.to_string(), MAX_QUOTED_BYTES), rule: rule.into() }
     }
 
     /// The same, seen from one level further out: `port` becomes `ports[2].port`.

@@ -8,6 +8,7 @@ mod beyond_json;
 mod durability;
 mod expiry;
 mod fencing;
+mod garbage;
 mod histories;
 mod leases;
 mod limits;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use convoy::translate::ResourceType;
+pub use convoy::translate::ResourceType;
 use envoy_types::pb::{
     envoy::{
         config::{
@@ -84,6 +84,11 @@ impl<D: Dialect> Stream<D> {
 
     pub async fn next(&mut self) -> D::Response {
         within("a response", self.responses.message()).await.expect("no error").expect("the stream goes on")
+    }
+
+    /// The next response, or the stream's end.
+    pub async fn message(&mut self) -> Result<Option<D::Response>, Status> {
+        self.responses.message().await
     }
 
     /// Says something and takes the next response.

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -87,6 +88,16 @@ impl Child {
     pub fn assert_running(&mut self) {
         let ended = self.process.try_wait().expect("a status");
         assert!(ended.is_none(), "Convoy has ended ({ended:?}): {:#?}", self.log.lock().expect("a log"));
+    }
+
+    /// Processor time used so far.
+    pub fn processor_time(&self) -> Duration {
+        let path = format!("/proc/{}/stat", self.process.id().expect("it runs"));
+        let stat = std::fs::read_to_string(path).expect("a process");
+        let (_, fields) = stat.rsplit_once(") ").expect("a command's name");
+        let ticks: u64 = fields.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+        // A hundred a second on every Linux.
+        Duration::from_millis(ticks * 10)
     }
 
     /// Resident memory, in MiB.
