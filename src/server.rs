@@ -4,6 +4,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use futures_util::StreamExt;
 use tokio::{
     net::{TcpListener, TcpSocket},
     sync::watch,
@@ -28,6 +29,8 @@ const LISTEN_BACKLOG: u32 = 4096;
 /// A peer that is gone without a word is noticed after these two.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// When the process is out of files, accepting fails at once and again: it pauses, and does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 /// How long calls may take to finish when Convoy stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -201,7 +204,13 @@ async fn serve_grpc(
     listener: TcpListener,
     until: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).then(|accepted| async {
+        if let Err(error) = &accepted {
+            tracing::warn!(%error, "a connection cannot be accepted");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+        accepted
+    });
     GrpcServer::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))

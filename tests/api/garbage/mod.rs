@@ -2,6 +2,7 @@
 //! agent that heartbeats all the while, a proxy whose stream stays open and goes on being told, and the memory.
 
 mod bytes;
+mod files;
 mod json;
 mod protobuf;
 
