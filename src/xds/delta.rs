@@ -1,13 +1,13 @@
 //! The incremental dialect: reading a request, laying out a response.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
 use super::{
     resource::{Resource, Version, put},
-    session::{Dialect, Interest, Now, Received, Refusal, Response, Session},
+    session::{Dialect, Interest, Now, Received, Refusal, Response, Session, check_lengths},
 };
 use crate::translate::ResourceType;
 
@@ -16,7 +16,7 @@ impl Session {
     /// several of these at once. Subscriptions hold whatever the nonce is.
     pub fn receive_incremental(&mut self, request: DeltaDiscoveryRequest, now: Now) -> Result<Received, Refusal> {
         let Some(kind) = self.kind_of(&request.type_url)? else {
-            self.answer_unknown(request);
+            self.answer_unknown(request)?;
             return Ok(Received::default());
         };
         self.check_names(kind, request.resource_names_subscribe.iter())?;
@@ -30,7 +30,8 @@ impl Session {
             // Some clients name what they hold only here. For a wildcard it means nothing more.
             let wildcard = subscribe.iter().any(|name| name == super::subscription::WILDCARD);
             let held = request.initial_resource_versions.keys().filter(|_| !wildcard);
-            let missing: Vec<String> = held.filter(|name| !subscribe.contains(name)).cloned().collect();
+            let named: HashSet<&String> = subscribe.iter().collect();
+            let missing: Vec<String> = held.filter(|name| !named.contains(name)).cloned().collect();
             subscribe.extend(missing);
         }
         let changed = state.subscription.update(kind, &subscribe, &request.resource_names_unsubscribe);
@@ -46,10 +47,11 @@ impl Session {
     }
 
     /// Of a type that Convoy does not know nothing exists; saying so keeps the client from waiting.
-    fn answer_unknown(&mut self, request: DeltaDiscoveryRequest) {
+    fn answer_unknown(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Refusal> {
         if !request.response_nonce.is_empty() && request.resource_names_subscribe.is_empty() {
-            return;
+            return Ok(());
         }
+        check_lengths(0, request.resource_names_subscribe.iter())?;
         let contents: Vec<(Arc<str>, Option<Arc<Resource>>)> =
             request.resource_names_subscribe.into_iter().map(|name| (name.into(), None)).collect();
         self.answer_now(|nonce| Response {
@@ -57,6 +59,7 @@ impl Session {
             chunks: layout(&request.type_url, "0", nonce, &contents),
             overdue: false,
         });
+        Ok(())
     }
 }
 

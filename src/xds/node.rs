@@ -8,13 +8,16 @@ use envoy_types::pb::{
 };
 
 use crate::{
-    model::{Invalid, Namespace},
+    model::{Invalid, Namespace, limits::quoted},
     translate::View,
 };
 
 /// Where an Envoy's outbound listener listens unless its metadata says otherwise; `none` there means without.
 pub const DEFAULT_OUTBOUND: &str = "127.0.0.1:15001";
 const NO_OUTBOUND: &str = "none";
+
+/// What a client says of itself is shown and logged.
+const MAX_BYTES: usize = 1024;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
@@ -29,6 +32,13 @@ pub fn client(node: &Node) -> Result<Client, Invalid> {
     if node.id.is_empty() {
         return Err(Invalid::new("node.id", "", "it must be set"));
     }
+    for (field, text) in
+        [("node.id", &node.id), ("node.cluster", &node.cluster), ("node.user_agent_name", &node.user_agent_name)]
+    {
+        if text.len() > MAX_BYTES {
+            return Err(Invalid::new(field, text, format!("at most {MAX_BYTES} bytes")));
+        }
+    }
     let metadata = |name: &str| node.metadata.as_ref().and_then(|metadata| text(metadata, name));
     let namespace = Namespace::parse_or_default("node.metadata.namespace", metadata("namespace").unwrap_or_default())?;
     let outbound =
@@ -39,7 +49,7 @@ pub fn client(node: &Node) -> Result<Client, Invalid> {
             })?),
         };
     let version = match &node.user_agent_version_type {
-        Some(UserAgentVersionType::UserAgentVersion(version)) => version.clone(),
+        Some(UserAgentVersionType::UserAgentVersion(version)) => quoted(version, MAX_BYTES),
         Some(UserAgentVersionType::UserAgentBuildVersion(build)) => {
             let version = build.version.as_ref();
             version.map(|v| format!("{}.{}.{}", v.major_number, v.minor_number, v.patch)).unwrap_or_default()

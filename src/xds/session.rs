@@ -27,7 +27,10 @@ use super::{
     subscription::Changed,
     type_state::{Batch, TypeState},
 };
-use crate::{model::UnixMillis, translate::ResourceType};
+use crate::{
+    model::{UnixMillis, limits::quoted},
+    translate::ResourceType,
+};
 
 /// How long changes are merged while a response has no ACK.
 pub const ACK_PATIENCE: Duration = Duration::from_secs(1);
@@ -176,7 +179,7 @@ impl Session {
         match (self.only, type_url) {
             (Some(only), "") => Ok(Some(only)),
             (Some(only), given) if given != only.type_url() => {
-                Err(Refusal::OtherType { given: given.to_owned(), expected: only.type_url() })
+                Err(Refusal::OtherType { given: quoted(given, MAX_NAME_BYTES), expected: only.type_url() })
             }
             (None, "") => Err(Refusal::NoType),
             (_, given) => Ok(ResourceType::from_type_url(given)),
@@ -202,12 +205,13 @@ impl Session {
             Dialect::StateOfTheWorld => 0,
             Dialect::Incremental => self.types.get(&kind).map_or(0, TypeState::names),
         };
-        let total = others.sum::<usize>() + of_kind + names.len();
-        let mut names = names;
-        if total > MAX_NAMES || names.any(|name| name.len() > MAX_NAME_BYTES) {
-            return Err(Refusal::TooMuch);
-        }
-        Ok(())
+        check_lengths(others.sum::<usize>() + of_kind, names)
+    }
+
+    /// Whether the next request has to wait: an answer that is made at once is still to be taken, and a client that
+    /// asks without reading shall wait with its questions.
+    pub fn is_behind(&self) -> bool {
+        !self.immediate.is_empty()
     }
 
     /// A response outside of any type's state.
@@ -303,4 +307,15 @@ impl Session {
             _ => false,
         }
     }
+}
+
+/// Whether so many names, and of such lengths, may be named beside those there are.
+pub(super) fn check_lengths<'a>(
+    others: usize,
+    mut names: impl ExactSizeIterator<Item = &'a String>,
+) -> Result<(), Refusal> {
+    if others + names.len() > MAX_NAMES || names.any(|name| name.len() > MAX_NAME_BYTES) {
+        return Err(Refusal::TooMuch);
+    }
+    Ok(())
 }

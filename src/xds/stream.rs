@@ -95,8 +95,9 @@ impl<'a> Task<'a> {
         let mut may_send = true;
         let mut deadline = None;
         loop {
+            let may_receive = !self.session().is_behind();
             tokio::select! {
-                request = requests.message() => match request? {
+                request = requests.message(), if may_receive => match request? {
                     Some(request) => self.receive(request)?,
                     None => return Ok(()),
                 },

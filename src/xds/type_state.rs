@@ -1,7 +1,7 @@
 //! One type on one stream: what the client has asked for, what it was sent and has ACKed, and what is due. Pure.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -17,8 +17,10 @@ use super::{
     sotw,
     subscription::{Changed, Subscription},
 };
-use crate::translate::ResourceType;
+use crate::{model::limits::quoted, translate::ResourceType};
 
+/// What a client says of a refusal is read, kept and shown up to here.
+const MAX_NACK_BYTES: usize = 4096;
 /// Responses on their way that are remembered; the ACK of an older one is of no use.
 const MAX_OUTSTANDING: usize = 8;
 
@@ -232,14 +234,15 @@ impl TypeState {
             return Some(Verdict::Ack(since.map(|since| now.at.saturating_duration_since(since))));
         };
         let outstanding = self.outstanding.remove(position)?;
-        let suspects = suspects(message, outstanding.contents.iter().map(|(name, _)| name));
+        let message = quoted(message, MAX_NACK_BYTES);
+        let suspects = suspects(&message, outstanding.contents.iter().map(|(name, _)| name));
+        let at_fault: HashSet<&Arc<str>> = suspects.iter().collect();
         for (name, resource) in &outstanding.contents {
-            self.refused(name, resource.as_ref(), suspects.contains(name));
+            self.refused(name, resource.as_ref(), at_fault.contains(name));
         }
         self.status.nacks += 1;
         self.status.rejected = true;
-        self.status.last_nack =
-            Some(Nack { message: message.to_owned(), version: outstanding.version, resources: suspects, at: now.unix });
+        self.status.last_nack = Some(Nack { message, version: outstanding.version, resources: suspects, at: now.unix });
         Some(Verdict::Nack)
     }
 

@@ -5,6 +5,7 @@ mod bytes;
 mod files;
 mod json;
 mod protobuf;
+mod xds;
 
 use std::time::Duration;
 
