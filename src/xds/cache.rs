@@ -12,7 +12,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry};
 use tokio::sync::watch;
 
 use super::{resource::Resource, session::Readiness};
@@ -78,10 +78,17 @@ impl Cache {
 
     /// The resource as it is now; built if it is not.
     pub fn get(&self, key: &ResourceKey) -> Option<Arc<Resource>> {
-        let slot = self.slot(key);
-        let mut slot = lock(&slot);
-        self.freshen(key, &mut slot);
-        slot.resource.clone()
+        {
+            let slot = self.slot(key);
+            let mut slot = lock(&slot);
+            self.freshen(key, &mut slot);
+            if slot.resource.is_some() || !slot.subscribers.is_empty() {
+                return slot.resource.clone();
+            }
+        }
+        // There is nothing of that name, and nobody waits for it: a client may ask for any number of such.
+        self.drop_slot(key);
+        None
     }
 
     pub fn subscribe(&self, key: &ResourceKey, subscriber: &Arc<Mailbox>) {
@@ -96,6 +103,8 @@ impl Cache {
             slot.subscribers.remove(&subscriber.id);
             slot.subscribers.is_empty() && slot.resource.is_none()
         };
+        // Who holds a slot is about to use it: only one that nobody holds is dropped.
+        drop(slot);
         if empty {
             self.drop_slot(key);
         }
@@ -115,17 +124,21 @@ impl Cache {
         if let Some(slot) = self.slots.get(key) {
             return slot.clone();
         }
-        // The dependency goes first: once the slot can be found, changes find it.
+        let insert = || self.slots.entry(key.clone()).or_default().clone();
+        // Slot and dependency come and go together: once the slot can be found, changes find it.
         match translate::depends_on(key) {
             Dependency::Service(service) => {
-                self.by_service.entry(service).or_default().insert(key.clone());
+                let mut keys = self.by_service.entry(service).or_default();
+                keys.insert(key.clone());
+                insert()
             }
             Dependency::Definitions => {
-                lock(&self.by_definitions).insert(key.clone());
+                let mut keys = lock(&self.by_definitions);
+                keys.insert(key.clone());
+                insert()
             }
-            Dependency::Nothing => {}
+            Dependency::Nothing => insert(),
         }
-        self.slots.entry(key.clone()).or_default().clone()
     }
 
     /// Forgets a slot that nobody is subscribed to.
@@ -134,24 +147,24 @@ impl Cache {
             // Whoever holds the slot is about to use it.
             Arc::strong_count(slot) == 1 && lock(slot).subscribers.is_empty()
         };
-        if self.slots.remove_if(key, unused).is_none() {
-            return;
-        }
+        let remove = || self.slots.remove_if(key, unused).is_some();
         match translate::depends_on(key) {
             Dependency::Service(service) => {
-                let mut emptied = false;
-                if let Some(mut keys) = self.by_service.get_mut(&service) {
-                    keys.remove(key);
-                    emptied = keys.is_empty();
+                let Entry::Occupied(mut keys) = self.by_service.entry(service) else { return };
+                if remove() {
+                    keys.get_mut().remove(key);
                 }
-                if emptied {
-                    self.by_service.remove_if(&service, |_, keys| keys.is_empty());
+                if keys.get().is_empty() {
+                    keys.remove();
                 }
             }
             Dependency::Definitions => {
-                lock(&self.by_definitions).remove(key);
+                let mut keys = lock(&self.by_definitions);
+                if remove() {
+                    keys.remove(key);
+                }
             }
-            Dependency::Nothing => {}
+            Dependency::Nothing => drop(remove()),
         }
     }
 

@@ -6,6 +6,7 @@ mod files;
 mod json;
 mod protobuf;
 mod xds;
+mod xds_memory;
 
 use std::time::Duration;
 
