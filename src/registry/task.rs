@@ -5,7 +5,11 @@
 //! footprint meets another's of the round waits for the next. A round is over when everything it wrote has come back
 //! as commits, so that the next one is planned on its results.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use tokio::{
@@ -76,6 +80,8 @@ pub(super) struct Task {
     leases: Arc<LeaseTable>,
     events: Arc<EventLog>,
     dirty_services: Arc<DirtySet<ServiceKey>>,
+    /// Services that have changed since the last snapshot was published.
+    changed_services: BTreeSet<ServiceKey>,
     wheel: Wheel<Timer>,
     waiting: VecDeque<Pending>,
     round: Vec<InFlight>,
@@ -93,6 +99,7 @@ impl Task {
             leases: inner.leases.clone(),
             events: inner.events.clone(),
             dirty_services: inner.dirty_services.clone(),
+            changed_services: BTreeSet::new(),
             wheel: Wheel::default(),
             waiting: VecDeque::new(),
             round: Vec::new(),
@@ -274,11 +281,13 @@ impl Task {
             tracing::debug!(key = %event.instance.value.key, kind = ?event.kind, revision = %event.revision, "instance");
         }
         self.events.push(effects.events);
-        self.dirty_services.mark(effects.services);
+        self.changed_services.extend(effects.services);
     }
 
+    /// The snapshot goes first: whoever is told of a change looks there, and is not told again.
     fn publish(&mut self) {
         self.snapshot.store(Arc::new(self.state.snapshot().clone()));
+        self.dirty_services.mark(std::mem::take(&mut self.changed_services));
         self.events.publish(self.state.snapshot().revision);
     }
 

@@ -1,5 +1,6 @@
 //! The task, with a store in memory and time that is paused: it moves only when everybody waits.
 
+use futures_util::FutureExt;
 use tokio::time::{Instant, sleep};
 
 use super::*;
@@ -180,4 +181,46 @@ async fn commands_at_once_are_carried_out_each_once() {
     }
     assert_eq!((leases.len(), registry.leases()), (200, 200));
     assert_eq!(registry.snapshot().services[&service("web")].instances.len(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_holds_for_those_who_come_at_once() {
+    let (store, opened) = MemoryStore::open("store".into());
+    let limits = Limits { instances_per_service: 10, ..Limits::default() };
+    let (registry, _) = Registry::start(Arc::new(store), opened, limits, Arc::new(Metrics::default()));
+    let calls = (0..50u8).map(|number| {
+        let (registry, key) = (registry.clone(), key(&format!("web/{number}")));
+        async move { registry.register(None, None, None, vec![(key, spec(number))]).await.is_ok() }
+    });
+    let outcomes = futures_util::future::join_all(calls).await;
+    assert_eq!(outcomes.iter().filter(|registered| **registered).count(), 10);
+    assert_eq!(registry.snapshot().services[&service("web")].instances.len(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_hears_of_a_change_finds_it_in_the_snapshot() {
+    let registry = start();
+    let reader = {
+        let registry = registry.clone();
+        // Without a pause, so that it looks the moment it can.
+        std::thread::spawn(move || {
+            loop {
+                let Some(services) = registry.dirty_services().now_or_never() else { continue };
+                let snapshot = registry.snapshot();
+                if let Some(key) = services.iter().find(|key| !snapshot.services.contains_key(*key)) {
+                    return Err(format!("{key} has changed and is not there"));
+                }
+                if services.contains(&service("last")) {
+                    return Ok(());
+                }
+            }
+        })
+    };
+    // Many at once are applied together, which takes a while.
+    for round in 0..10 {
+        let names: Vec<String> = (0..100).map(|number| format!("web-{round}-{number}/1")).collect();
+        futures_util::future::join_all(names.iter().map(|name| register(&registry, name, 1, 60))).await;
+    }
+    register(&registry, "last/1", 1, 60).await;
+    assert_eq!(reader.join().expect("no panic"), Ok(()));
 }
