@@ -15,6 +15,8 @@ mod machine;
 mod times;
 mod wait;
 
+mod crash;
 mod golden;
 mod hosts;
 mod propagation;
+mod traffic;
