@@ -19,4 +19,5 @@ mod crash;
 mod golden;
 mod hosts;
 mod propagation;
+mod restart;
 mod traffic;
