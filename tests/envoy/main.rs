@@ -18,6 +18,7 @@ mod wait;
 mod crash;
 mod golden;
 mod hosts;
+mod nack;
 mod propagation;
 mod restart;
 mod traffic;
