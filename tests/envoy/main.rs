@@ -12,6 +12,7 @@ mod envoy;
 mod http;
 mod load;
 mod machine;
+mod python;
 mod times;
 mod wait;
 
@@ -20,5 +21,6 @@ mod golden;
 mod hosts;
 mod nack;
 mod propagation;
+mod proxyless;
 mod restart;
 mod traffic;
