@@ -7,7 +7,7 @@ use convoy_client::{Protocol, proto::RemovalCause};
 use tokio::time::Instant;
 
 use crate::{
-    agents::Member,
+    agents::{Backend, Member, registration},
     convoy::{Convoy, Removals},
     envoy::{DELTA, Envoy, SOTW},
     load::{Load, Plan, Report},
@@ -62,6 +62,32 @@ async fn nobody_asks_a_killed_agent_once_its_lease_has_ended() {
     let (retried, not_retried) = (with.stat(retries).await, without.stat(retries).await);
     println!("retries: {retried} with, {not_retried} without");
     assert_eq!(not_retried, 0, "retries are not switched off");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_nobody_reaches_costs_no_request_with_the_default_retries() {
+    let _turn = machine::share().await;
+    let convoy = Convoy::start().await;
+    let _alive = Member::join(&convoy, "reviews", "alive", Protocol::Http, TTL).await;
+    let with = Envoy::start(&convoy, SOTW).await;
+    let without = Envoy::start_without_retries(&convoy, DELTA).await;
+    let dead = Backend::start("dead");
+    let request = registration(&convoy, "reviews", &dead, Protocol::Http).into_request();
+    drop(dead);
+    convoy.client().register(request).await.expect("registered");
+    let mut failures = Vec::new();
+    for envoy in [&with, &without] {
+        envoy.sees("reviews", "both", |hosts| hosts.len() == 2).await;
+        let load = Load::start(envoy.outbound, PLAN);
+        load.reaches(500).await;
+        let report = load.stop();
+        let retries = envoy.stat("cluster.reviews.upstream_rq_retry").await;
+        println!("an instance that is not there: {} of 500 failed, {retries} retries", report.failures().len());
+        failures.push((report.failures().len(), retries));
+    }
+    let [(with_retries, retries), (without_retries, no_retries)] = failures[..] else { panic!("two Envoys") };
+    assert_eq!((with_retries, no_retries), (0, 0));
+    assert!(retries > 0 && without_retries > 0, "it was never tried");
 }
 
 /// How many requests failed; none that began, or ended, too late.
