@@ -30,7 +30,7 @@ def main():
     sys.setswitchinterval(0.0005)  # the clocks below are read by threads that wait for each other
 
     folder = tempfile.mkdtemp(prefix="convoy-demo-")
-    mesh = Mesh(options.convoy, options.agent, options.envoy, folder)
+    mesh = Mesh(options.convoy, options.agent, options.envoy, options.storage, folder)
     load = Load(mesh.outbound_port, ["reviews", "ratings"])
     kept, finished = False, False
     try:
@@ -68,6 +68,8 @@ def parse_options():
     parser = argparse.ArgumentParser(prog="demo.sh", description=__doc__.split("\n\n")[0])
     parser.add_argument("--keep", action="store_true",
                         help="leave everything running at the end, and print addresses and commands to play with")
+    parser.add_argument("--storage", choices=("redb", "memory"), default="redb",
+                        help="where Convoy keeps the registry; with memory its restart forgets all, and agents come back")
     for program in ("convoy", "agent", "envoy"):
         parser.add_argument(f"--{program}", required=True, help=argparse.SUPPRESS)
     return parser.parse_args()

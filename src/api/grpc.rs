@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, pin::Pin};
 
+use axum::middleware::map_response;
 use convoy_client::proto::{
     self,
     proxies_server::{Proxies, ProxiesServer},
@@ -9,9 +10,9 @@ use convoy_client::proto::{
 };
 use futures_util::{Stream, StreamExt};
 use tokio::sync::watch;
-use tonic::{Request, Response, Status, Streaming, service::Routes};
+use tonic::{Code, Request, Response, Status, Streaming, service::Routes};
 
-use super::Api;
+use super::{Api, error::Problem};
 
 /// The shell. Streams end when Convoy stops.
 #[derive(Clone, Debug)]
@@ -30,11 +31,30 @@ pub async fn routes(api: Api, stopping: watch::Receiver<bool>) -> anyhow::Result
         .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    Ok(Routes::default()
+    let routes = Routes::default()
         .add_service(RegistryServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(ProxiesServer::new(shell).max_decoding_message_size(limit))
         .add_service(health_service)
-        .add_service(reflection))
+        .add_service(reflection);
+    Ok(Routes::from(routes.into_axum_router().layer(map_response(refusal))))
+}
+
+/// The transport refuses by itself what it cannot read, before any call is made of it: the answer is the table's.
+async fn refusal(response: axum::response::Response) -> axum::response::Response {
+    match Status::from_header_map(response.headers()) {
+        Some(status) if status.code() != Code::Ok => typed(status).into_http(),
+        _ => response,
+    }
+}
+
+/// A status of the transport as the table says it; one of ours has details, and stays.
+fn typed(status: Status) -> Status {
+    let problem = match status.code() {
+        Code::OutOfRange => Problem::new("too_large", status.message()),
+        Code::Internal => Problem { field: "body".into(), ..Problem::new("invalid_argument", status.message()) },
+        _ => return status,
+    };
+    if status.details().is_empty() { problem.into() } else { status }
 }
 
 fn peer<T>(request: &Request<T>) -> Option<IpAddr> {
@@ -82,7 +102,7 @@ impl Registry for Shell {
         request: Request<Streaming<proto::HeartbeatRequest>>,
     ) -> Result<Response<Self::StreamHeartbeatsStream>, Status> {
         let api = self.api.clone();
-        let answers = request.into_inner().map(move |request| Ok(api.heartbeat(request?)?));
+        let answers = request.into_inner().map(move |request| Ok(api.heartbeat(request.map_err(typed)?)?));
         Ok(Response::new(self.until_stopped(answers)))
     }
 

@@ -103,6 +103,15 @@ struct InstancePath {
     id: String,
 }
 
+/// What the path names may stand in the body as well, and must then be the same.
+fn of_path(field: &str, said: &mut String, meant: String) -> Result<(), Invalid> {
+    if !said.is_empty() && *said != meant {
+        return Err(Invalid::new(field, said, format!("that of the path, {meant:?}")));
+    }
+    *said = meant;
+    Ok(())
+}
+
 /// The answer to a registration of one instance.
 #[derive(Serialize)]
 struct Registered {
@@ -122,16 +131,9 @@ async fn put_instance(
     let call: Map<String, Value> = of_call.iter().filter_map(|name| body.remove_entry(*name)).collect();
     let mut request: proto::RegisterRequest = read(Value::Object(call))?;
     let mut registration: proto::Registration = read(Value::Object(body))?;
-    for (field, said, meant) in [
-        ("namespace", &mut registration.namespace, path.namespace),
-        ("service", &mut registration.service, path.service),
-        ("id", &mut registration.id, path.id),
-    ] {
-        if !said.is_empty() && *said != meant {
-            return Err(Invalid::new(field, &said, format!("that of the path, {meant:?}")).into());
-        }
-        *said = meant;
-    }
+    of_path("namespace", &mut registration.namespace, path.namespace)?;
+    of_path("service", &mut registration.service, path.service)?;
+    of_path("id", &mut registration.id, path.id)?;
     request.instances = vec![registration];
     let answer = shell.api.register(request, Some(peer.ip())).await.map_err(|mut problem| {
         // There is one instance: its fields are the body's.
@@ -175,10 +177,12 @@ async fn delete_instance(
 async fn drain(
     State(shell): Shared,
     Path(path): Path<InstancePath>,
-    Body(request): Body<proto::DrainRequest>,
+    Body(mut request): Body<proto::DrainRequest>,
 ) -> Answer<proto::DrainResponse> {
-    let InstancePath { namespace, service, id } = path;
-    shell.api.drain(proto::DrainRequest { namespace, service, id, ..request }).await.map(Json)
+    of_path("namespace", &mut request.namespace, path.namespace)?;
+    of_path("service", &mut request.service, path.service)?;
+    of_path("id", &mut request.id, path.id)?;
+    shell.api.drain(request).await.map(Json)
 }
 
 async fn list_instances(State(shell): Shared, Path(path): Path<ServicePath>) -> Answer<proto::ListInstancesResponse> {
@@ -194,10 +198,11 @@ async fn get_service(State(shell): Shared, Path(path): Path<ServicePath>) -> Ans
 async fn put_service(
     State(shell): Shared,
     Path(path): Path<ServicePath>,
-    Body(request): Body<proto::PutServiceRequest>,
+    Body(mut request): Body<proto::PutServiceRequest>,
 ) -> Answer<proto::PutServiceResponse> {
-    let ServicePath { namespace, service } = path;
-    shell.api.put_service(proto::PutServiceRequest { namespace, service, ..request }).await.map(Json)
+    of_path("namespace", &mut request.namespace, path.namespace)?;
+    of_path("service", &mut request.service, path.service)?;
+    shell.api.put_service(request).await.map(Json)
 }
 
 async fn delete_service(State(shell): Shared, Path(path): Path<ServicePath>) -> Answer<proto::DeleteServiceResponse> {
@@ -209,10 +214,10 @@ async fn delete_service(State(shell): Shared, Path(path): Path<ServicePath>) -> 
 async fn heartbeat_one(
     State(shell): Shared,
     Path(lease): Path<String>,
-    Body(heartbeat): Body<proto::LeaseHeartbeat>,
+    Body(mut heartbeat): Body<proto::LeaseHeartbeat>,
 ) -> Answer<proto::LeaseStatus> {
-    let leases = vec![proto::LeaseHeartbeat { lease: lease.clone(), ..heartbeat }];
-    let answer = shell.api.heartbeat(proto::HeartbeatRequest { leases })?;
+    of_path("lease", &mut heartbeat.lease, lease.clone())?;
+    let answer = shell.api.heartbeat(proto::HeartbeatRequest { leases: vec![heartbeat] })?;
     match answer.leases.into_iter().next() {
         Some(status) if status.outcome() == proto::LeaseOutcome::Kept => Ok(Json(status)),
         _ => {

@@ -173,9 +173,9 @@ impl Api {
         }))
     }
 
-    fn watch_event(&self, step: Step, resume: Revision) -> proto::WatchEvent {
+    fn watch_event(&self, step: Step, resume: Option<Revision>) -> proto::WatchEvent {
         let token = self.registry.token(resume);
-        let mut event = proto::WatchEvent { token, revision: resume.0, ..Default::default() };
+        let mut event = proto::WatchEvent { token, revision: resume.unwrap_or_default().0, ..Default::default() };
         let kind = match step {
             Step::Reset => proto::WatchKind::Reset,
             Step::Synced => proto::WatchKind::Synced,

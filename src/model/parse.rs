@@ -13,6 +13,8 @@ const DEFAULT_WEIGHT: u32 = 100;
 const MAX_CAPABILITY_NAME_BYTES: usize = 256;
 const MAX_CAPABILITY_VERSION_BYTES: usize = 64;
 const MAX_LOCALITY_BYTES: usize = 63;
+/// A longer latency is a mistake, and one beyond 584 years cannot be told in JSON.
+const MAX_LATENCY: Duration = Duration::from_secs(24 * 60 * 60);
 /// A drain longer than this is no drain.
 pub const MAX_DRAIN_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -168,9 +170,12 @@ fn sla(from: proto::Sla) -> Result<Sla, Invalid> {
         }
         value => Ok(value),
     };
+    let latency = |field: &str, value: Option<prost_types::Duration>| {
+        value.map(|value| at_most_for(&format!("sla.{field}"), value, MAX_LATENCY)).transpose()
+    };
     Ok(Sla {
-        latency_p50: from.latency_p50.map(|value| duration("sla.latency_p50", value)).transpose()?,
-        latency_p99: from.latency_p99.map(|value| duration("sla.latency_p99", value)).transpose()?,
+        latency_p50: latency("latency_p50", from.latency_p50)?,
+        latency_p99: latency("latency_p99", from.latency_p99)?,
         throughput_rps: number("throughput_rps", from.throughput_rps)?,
         cost_per_request: number("cost_per_request", from.cost_per_request)?,
     })
@@ -180,13 +185,16 @@ pub fn duration(field: &str, value: prost_types::Duration) -> Result<Duration, I
     Duration::try_from(value).map_err(|_| Invalid::new(field, value, "a duration of 0 or more"))
 }
 
-pub fn drain_time(value: Option<prost_types::Duration>) -> Result<Option<Duration>, Invalid> {
-    let Some(value) = value else { return Ok(None) };
-    let time = duration("drain_time", value)?;
-    if time > MAX_DRAIN_TIME {
-        return Err(Invalid::new("drain_time", convoy_client::json::format_duration(time), "at most 24h"));
+fn at_most_for(field: &str, value: prost_types::Duration, limit: Duration) -> Result<Duration, Invalid> {
+    let (time, text) = (duration(field, value)?, convoy_client::json::format_duration);
+    if time > limit {
+        return Err(Invalid::new(field, text(time), format!("at most {}", text(limit))));
     }
-    Ok(Some(time))
+    Ok(time)
+}
+
+pub fn drain_time(value: Option<prost_types::Duration>) -> Result<Option<Duration>, Invalid> {
+    value.map(|value| at_most_for("drain_time", value, MAX_DRAIN_TIME)).transpose()
 }
 
 /// A service as somebody puts it; the default port is the first unless it is named.

@@ -19,7 +19,10 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use convoy_client::proto::Load;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{
+        mpsc::{self, error::SendTimeoutError},
+        oneshot,
+    },
     task::JoinHandle,
 };
 
@@ -37,8 +40,9 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// Commands that wait to be planned; more are refused, and their callers may try again.
+/// Commands that wait to be planned; the callers of more wait for a place, and not for ever.
 const COMMANDS_WAITING: usize = 4096;
+const COMMAND_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The handle that everybody else holds; cheap to clone.
 #[derive(Clone, Debug)]
@@ -183,13 +187,12 @@ impl Registry {
 
     async fn run(&self, command: Command) -> Result<Outcome, Error> {
         let (reply, outcome) = oneshot::channel();
-        let stopped = || Error::Unavailable { reason: "the registry has stopped".into() };
-        self.inner.commands.try_send(Queued { command, reply: Some(reply) }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => {
-                Error::Unavailable { reason: format!("{COMMANDS_WAITING} writes wait already") }
-            }
-            mpsc::error::TrySendError::Closed(_) => stopped(),
+        let unavailable = |reason: &str| Error::Unavailable { reason: reason.into() };
+        let queued = self.inner.commands.send_timeout(Queued { command, reply: Some(reply) }, COMMAND_PATIENCE).await;
+        queued.map_err(|error| match error {
+            SendTimeoutError::Timeout(_) => unavailable("too many writes wait already"),
+            SendTimeoutError::Closed(_) => unavailable("the registry has stopped"),
         })?;
-        outcome.await.map_err(|_| stopped())?
+        outcome.await.map_err(|_| unavailable("the registry has stopped"))?
     }
 }

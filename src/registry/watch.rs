@@ -118,7 +118,7 @@ pub struct Watch {
     filter: Filter,
     position: Position,
     cursor: Revision,
-    steps: VecDeque<(Step, Revision)>,
+    steps: VecDeque<(Step, Option<Revision>)>,
     changed: watch::Receiver<Revision>,
     _place: Arc<()>,
 }
@@ -150,8 +150,10 @@ impl Registry {
         })
     }
 
-    /// The token that resumes after a revision: of this store only.
-    pub fn token(&self, revision: Revision) -> String {
+    /// The token that resumes after a revision: of this store only. None is the token of a watch that has not yet told
+    /// all that there is: there is nothing to resume from but the start.
+    pub fn token(&self, revision: Option<Revision>) -> String {
+        let revision = revision.map(|revision| revision.to_string()).unwrap_or_default();
         format!("{}.{revision}", self.inner.store_id)
     }
 
@@ -162,8 +164,8 @@ impl Registry {
 }
 
 impl Watch {
-    /// The next step, and the revision to resume after. Cancel-safe. None when the registry has stopped.
-    pub async fn next(&mut self) -> Option<(Step, Revision)> {
+    /// The next step, and the revision to resume after, if there is one. Cancel-safe. None when the registry has stopped.
+    pub async fn next(&mut self) -> Option<(Step, Option<Revision>)> {
         loop {
             if let Some(step) = self.steps.pop_front() {
                 return Some(step);
@@ -179,7 +181,7 @@ impl Watch {
     fn refill(&mut self) -> bool {
         match &mut self.position {
             Position::Reset => {
-                self.steps.push_back((Step::Reset, self.cursor));
+                self.steps.push_back((Step::Reset, None));
                 self.position = Position::Listing { snapshot: self.registry.snapshot(), after: None };
                 true
             }
@@ -193,14 +195,14 @@ impl Watch {
                 match next {
                     Some((key, service)) if self.filter.matches(key) => {
                         // Until it is all told there is nothing to resume from but the start.
-                        let present = |instance: &Versioned<Instance>| (Step::Present(instance.clone()), Revision(0));
+                        let present = |instance: &Versioned<Instance>| (Step::Present(instance.clone()), None);
                         self.steps.extend(service.instances.values().map(present));
                         *after = Some(key.clone());
                     }
                     Some((key, _)) => *after = Some(key.clone()),
                     None => {
                         self.cursor = snapshot.revision;
-                        self.steps.push_back((Step::Synced, self.cursor));
+                        self.steps.push_back((Step::Synced, Some(self.cursor)));
                         self.position = Position::Following;
                     }
                 }
@@ -223,7 +225,7 @@ impl Watch {
             let more = events.peek().is_some_and(|next| next.revision == event.revision);
             let resume = Revision(event.revision.0 - u64::from(more));
             if self.filter.matches(&event.instance.value.key.service) {
-                self.steps.push_back((Step::Happened(event), resume));
+                self.steps.push_back((Step::Happened(event), Some(resume)));
             }
         }
         true

@@ -5,6 +5,7 @@ pub mod cache;
 pub mod codec;
 mod delta;
 pub mod fanout;
+mod nack;
 pub mod node;
 pub mod resource;
 pub mod server;
@@ -13,6 +14,7 @@ mod sotw;
 pub mod status;
 pub mod stream;
 mod subscription;
+mod type_state;
 
 #[cfg(test)]
 mod tests;

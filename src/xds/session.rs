@@ -1,6 +1,7 @@
 //! One xDS stream's protocol state. Pure: requests and dirty names go in, responses come out; time is an argument, and
 //! resources are looked up in a `Catalog`. Both dialects are this one machine: `sotw` and `delta` hold only what
-//! differs in reading a request and in laying out a response.
+//! differs in reading a request and in laying out a response. Here is what types have to do with each other; what one
+//! type is by itself is in `type_state`.
 //!
 //! For each type the session knows what the client has asked for, what it was sent and what it has ACKed, and which
 //! names are due: `dirty` ones may have changed, `asked` ones must be answered even if they have not. It keeps no
@@ -13,7 +14,7 @@
 //! waits longer than `STEP_PATIENCE`. Endpoints wait for nothing, since a cluster's ACK may wait for them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -22,10 +23,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    delta,
-    resource::{Resource, Version},
-    sotw,
-    subscription::{Changed, Subscription},
+    resource::Resource,
+    subscription::Changed,
+    type_state::{Batch, TypeState},
 };
 use crate::{model::UnixMillis, translate::ResourceType};
 
@@ -36,8 +36,6 @@ pub const STEP_PATIENCE: Duration = Duration::from_secs(10);
 /// A client that names more than this on one stream is refused.
 pub const MAX_NAMES: usize = 200_000;
 pub const MAX_NAME_BYTES: usize = 4096;
-/// Responses on their way that are remembered; the ACK of an older one is of no use.
-const MAX_OUTSTANDING: usize = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
@@ -112,42 +110,6 @@ pub enum Refusal {
     TooMuch,
 }
 
-/// What the client has of a resource.
-#[derive(Clone, Debug)]
-pub(super) enum Known {
-    /// It said so when it came back.
-    Version(Version),
-    Resource(Arc<Resource>),
-}
-
-impl Known {
-    pub(super) fn version(&self) -> Version {
-        match self {
-            Self::Version(version) => *version,
-            Self::Resource(resource) => resource.version,
-        }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Held {
-    sent: Option<Known>,
-    acked: Option<Known>,
-    /// It was refused in this version, and is represented by what was ACKed until its content changes.
-    rejected: Option<Version>,
-}
-
-#[derive(Debug)]
-struct Outstanding {
-    nonce: String,
-    version: String,
-    sent_at: Instant,
-    /// When the oldest change in it happened, if it was a change that made it be sent.
-    since: Option<Instant>,
-    /// What it changed: a resource, or its absence.
-    contents: Vec<(Arc<str>, Option<Arc<Resource>>)>,
-}
-
 #[derive(Clone, Debug, PartialEq)]
 pub struct Nack {
     pub message: String,
@@ -170,34 +132,6 @@ pub struct TypeStatus {
     /// The last word on this type was a NACK.
     pub rejected: bool,
     pub pending: bool,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct TypeState {
-    pub(super) subscription: Subscription,
-    held: HashMap<Arc<str>, Held>,
-    dirty: BTreeSet<Arc<str>>,
-    asked: BTreeSet<Arc<str>>,
-    /// All of the wildcard is due.
-    wildcard_due: bool,
-    /// An answer is due even if there is nothing to say.
-    answer_due: bool,
-    outstanding: VecDeque<Outstanding>,
-    last_nonce: String,
-    /// Since when a step waits for another type's ACK.
-    held_back_since: Option<Instant>,
-    /// The sum of the versions sent: the version of the set.
-    digest: u128,
-    status: TypeStatus,
-}
-
-/// What `TypeState::collect` found to send.
-#[derive(Default)]
-struct Batch {
-    changed: Vec<(Arc<str>, Arc<Resource>)>,
-    removed: Vec<Arc<str>>,
-    since: Option<Instant>,
-    overdue: bool,
 }
 
 #[derive(Debug)]
@@ -233,7 +167,7 @@ impl Session {
     /// Takes the names that may have changed.
     pub fn mark_dirty(&mut self, kind: ResourceType, name: Arc<str>) {
         if let Some(state) = self.types.get_mut(&kind) {
-            state.dirty.insert(name);
+            state.mark_dirty(name);
         }
     }
 
@@ -301,8 +235,8 @@ impl Session {
     }
 
     /// When to poll again if nothing happens before.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.types.values().filter_map(TypeState::deadline).min()
+    pub fn deadline(&self, now: Now) -> Option<Instant> {
+        self.types.values().filter_map(|state| state.deadline(now)).min()
     }
 
     fn poll_type(
@@ -329,11 +263,7 @@ impl Session {
             return;
         }
         let Some(endpoints) = self.types.get_mut(&ResourceType::Endpoint) else { return };
-        for (name, _) in &batch.changed {
-            if endpoints.subscription.names().contains(name) {
-                endpoints.asked.insert(name.clone());
-            }
-        }
+        batch.changed.iter().for_each(|(name, _)| endpoints.ask_again(name));
     }
 
     /// Whether the proxy follows all clusters on this stream, so that an unknown one is one it has not got yet.
@@ -341,403 +271,36 @@ impl Session {
         self.types.get(&ResourceType::Cluster).is_some_and(|state| state.subscription.is_wildcard())
     }
 
+    pub(super) fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
     /// Whether a resource must wait: it sends traffic to clusters that the client has not ACKed.
-    fn waits_for_clusters(&self, resource: &Resource) -> bool {
+    pub(super) fn waits_for_clusters(&self, resource: &Resource) -> bool {
         let Some(clusters) = self.types.get(&ResourceType::Cluster) else { return false };
-        let acked = |name: &Arc<str>| clusters.held.get(name).is_some_and(|held| held.acked.is_some());
-        self.has_all_clusters() && !resource.clusters.iter().all(acked)
+        self.has_all_clusters() && !resource.clusters.iter().all(|name| clusters.has_acked(name))
     }
 
     /// Whether something gone must stay: a route still leads to it, or the cluster whose endpoints it is.
-    fn is_in_use(&self, kind: ResourceType, name: &Arc<str>) -> bool {
+    pub(super) fn is_in_use(&self, kind: ResourceType, name: &Arc<str>) -> bool {
         if !self.has_all_clusters() && kind == ResourceType::Endpoint {
             return false;
         }
         match kind {
             // Who came back has routes that it has not spoken of yet.
-            ResourceType::Cluster if self.returning && !self.types.contains_key(&ResourceType::Route) => true,
+            ResourceType::Cluster
+                if self.returning && self.only.is_none() && !self.types.contains_key(&ResourceType::Route) =>
+            {
+                true
+            }
             ResourceType::Cluster => [ResourceType::Listener, ResourceType::Route]
                 .iter()
                 .filter_map(|kind| self.types.get(kind))
                 .any(|state| state.leads_to(name)),
-            ResourceType::Endpoint => self
-                .types
-                .get(&ResourceType::Cluster)
-                .is_some_and(|clusters| clusters.held.get(name).is_some_and(|held| held.sent.is_some())),
+            ResourceType::Endpoint => {
+                self.types.get(&ResourceType::Cluster).is_some_and(|clusters| clusters.has_sent(name))
+            }
             _ => false,
         }
     }
-}
-
-impl TypeState {
-    fn names(&self) -> usize {
-        self.subscription.names().len()
-    }
-
-    fn status(&self) -> TypeStatus {
-        TypeStatus {
-            wildcard: self.subscription.is_wildcard(),
-            subscribed: self.names(),
-            pending: !self.outstanding.is_empty(),
-            ..self.status.clone()
-        }
-    }
-
-    fn has_work(&self) -> bool {
-        self.wildcard_due || self.answer_due || !self.dirty.is_empty() || !self.asked.is_empty()
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        if !self.has_work() {
-            return None;
-        }
-        let ack = self.outstanding.back().map(|outstanding| outstanding.sent_at + ACK_PATIENCE);
-        let step = self.held_back_since.map(|since| since + STEP_PATIENCE);
-        ack.into_iter().chain(step).min()
-    }
-
-    /// What the client's request changed of the subscription.
-    pub(super) fn subscribe(&mut self, kind: ResourceType, changed: &Changed, dialect: Dialect) {
-        for name in &changed.removed {
-            self.asked.remove(name);
-            match dialect {
-                // The wildcard may still hold it: say how it stands now.
-                Dialect::Incremental if self.subscription.is_wildcard() => {
-                    self.asked.insert(name.clone());
-                }
-                _ if self.subscription.is_wildcard() => {
-                    self.dirty.insert(name.clone());
-                }
-                _ => self.forget(name),
-            }
-        }
-        if changed.wildcard_ended {
-            let kept = self.subscription.names().clone();
-            let gone: Vec<_> = self.held.keys().filter(|name| !kept.contains(*name)).cloned().collect();
-            gone.iter().for_each(|name| self.forget(name));
-        }
-        if changed.wildcard_began {
-            self.wildcard_due = true;
-            self.answer_due = true;
-        }
-        self.asked.extend(changed.added.iter().cloned());
-        // Whoever asks for a set wants to be told even that it is empty.
-        self.answer_due |= dialect == Dialect::StateOfTheWorld && kind.is_full_set() && !changed.added.is_empty();
-    }
-
-    /// What the client says that it has.
-    pub(super) fn holds(&mut self, name: Arc<str>, version: Version) {
-        let known = Some(Known::Version(version));
-        self.set_sent(&name, known.clone());
-        if let Some(held) = self.held.get_mut(&name) {
-            held.acked = known;
-        }
-        self.asked.remove(&name);
-        self.dirty.insert(name);
-    }
-
-    /// The client has exactly these, as its version proves. They are looked at once more when the index knows this
-    /// session, so that a change between the two is not lost.
-    pub(super) fn holds_all(&mut self, resources: Vec<Arc<Resource>>, version: &str) {
-        self.dirty.append(&mut self.asked);
-        for resource in resources {
-            let known = Some(Known::Resource(resource.clone()));
-            self.set_sent(&resource.name, known.clone());
-            if let Some(held) = self.held.get_mut(&resource.name) {
-                held.acked = known;
-            }
-        }
-        self.answer_due = false;
-        self.status.version_sent = version.to_owned();
-        self.status.version_acked = version.to_owned();
-    }
-
-    fn set_sent(&mut self, name: &Arc<str>, known: Option<Known>) {
-        let held = self.held.entry(name.clone()).or_default();
-        let before = std::mem::replace(&mut held.sent, known);
-        let of = |known: &Option<Known>| known.as_ref().map_or(0, |known| known.version().0);
-        self.digest = self.digest.wrapping_sub(of(&before)).wrapping_add(of(&held.sent));
-    }
-
-    fn forget(&mut self, name: &Arc<str>) {
-        if let Some(held) = self.held.remove(name) {
-            self.digest = self.digest.wrapping_sub(held.sent.map_or(0, |known| known.version().0));
-        }
-        self.dirty.remove(name);
-    }
-
-    /// Whether a route or listener that the client has, or was sent, leads to a cluster.
-    fn leads_to(&self, cluster: &Arc<str>) -> bool {
-        let leads = |known: &Option<Known>| match known {
-            Some(Known::Resource(resource)) => resource.clusters.contains(cluster),
-            // Of an earlier stream, and another than now: it may.
-            Some(Known::Version(_)) => true,
-            None => false,
-        };
-        self.held.values().any(|held| leads(&held.sent) || leads(&held.acked))
-    }
-
-    /// Takes the client's word on an earlier response.
-    pub(super) fn answered(&mut self, nonce: &str, error: Option<&str>, now: Now) -> Option<Verdict> {
-        let position = self.outstanding.iter().position(|outstanding| outstanding.nonce == nonce)?;
-        let Some(message) = error else {
-            // Responses are taken in order, and a refusal is always said: what went before is accepted too.
-            let accepted: Vec<Outstanding> = self.outstanding.drain(..=position).collect();
-            let since = accepted.iter().filter_map(|outstanding| outstanding.since).min();
-            for outstanding in accepted {
-                self.status.version_acked = outstanding.version;
-                for (name, resource) in outstanding.contents {
-                    self.acked(&name, resource);
-                }
-            }
-            self.status.acked_at = Some(now.unix);
-            self.status.rejected = false;
-            return Some(Verdict::Ack(since.map(|since| now.at.saturating_duration_since(since))));
-        };
-        let outstanding = self.outstanding.remove(position)?;
-        let suspects = suspects(message, &outstanding);
-        for (name, resource) in &outstanding.contents {
-            self.refused(name, resource.as_ref(), suspects.contains(name));
-        }
-        self.status.nacks += 1;
-        self.status.rejected = true;
-        self.status.last_nack =
-            Some(Nack { message: message.to_owned(), version: outstanding.version, resources: suspects, at: now.unix });
-        Some(Verdict::Nack)
-    }
-
-    fn acked(&mut self, name: &Arc<str>, resource: Option<Arc<Resource>>) {
-        let Some(held) = self.held.get_mut(name) else { return };
-        held.acked = resource.map(Known::Resource);
-        held.rejected = None;
-        if held.sent.is_none() && held.acked.is_none() {
-            self.held.remove(name);
-        }
-    }
-
-    /// The response that had this was refused. What is not at fault is unconfirmed, and goes once more.
-    fn refused(&mut self, name: &Arc<str>, resource: Option<&Arc<Resource>>, suspect: bool) {
-        let Some(held) = self.held.get_mut(name) else { return };
-        let sent = held.sent.as_ref().map(Known::version);
-        if sent != resource.map(|resource| resource.version) {
-            // Something newer is on its way already.
-            return;
-        }
-        if suspect {
-            held.rejected = sent;
-        }
-        let acked = held.acked.clone();
-        self.set_sent(name, acked);
-        if !suspect {
-            self.asked.insert(name.clone());
-        }
-    }
-
-    /// What is due and can go now; none if nothing is to be said.
-    fn collect(
-        &mut self,
-        kind: ResourceType,
-        now: Now,
-        catalog: &dyn Catalog,
-        readiness: Readiness,
-        others: &Session,
-    ) -> Option<Batch> {
-        let merging = self.outstanding.back().map(|last| last.sent_at + ACK_PATIENCE > now.at);
-        if !self.has_work() || (merging == Some(true) && self.asked.is_empty()) {
-            return None;
-        }
-        if self.subscription.is_wildcard() && readiness == Readiness::Unknown {
-            return None;
-        }
-        let mut batch = Batch { overdue: merging == Some(false), ..Batch::default() };
-        let mut names = self.asked.clone();
-        if merging != Some(true) {
-            names.append(&mut self.dirty);
-        }
-        if std::mem::take(&mut self.wildcard_due) {
-            names.extend(catalog.wildcard(kind));
-            // What the client had from before, and is gone.
-            names.extend(self.held.keys().cloned());
-        }
-        let patience_over = self.held_back_since.is_some_and(|since| since + STEP_PATIENCE <= now.at);
-        let (mut held_back, mut unknown) = (false, false);
-        for name in names {
-            self.recognise(kind, &name, catalog);
-            let step = self.look(kind, &name, catalog, readiness, others);
-            if step.waits && !patience_over {
-                held_back = true;
-                self.dirty.insert(name);
-                continue;
-            }
-            batch.overdue |= step.waits;
-            match step.action {
-                Action::Send(resource) => {
-                    if !self.asked.contains(&name) {
-                        batch.since = batch.since.into_iter().chain([resource.since]).min();
-                    }
-                    batch.changed.push((name.clone(), resource));
-                }
-                Action::Remove => batch.removed.push(name.clone()),
-                Action::Wait => {
-                    unknown = true;
-                    continue;
-                }
-                Action::Nothing => {}
-            }
-            self.asked.remove(&name);
-        }
-        self.held_back_since = held_back.then(|| self.held_back_since.unwrap_or(now.at));
-        let nothing = batch.changed.is_empty() && batch.removed.is_empty();
-        if nothing && (held_back || unknown || !self.answer_due) {
-            return None;
-        }
-        self.answer_due = false;
-        Some(batch)
-    }
-
-    /// What the client said that it holds is the resource of now, if the versions are equal.
-    fn recognise(&mut self, kind: ResourceType, name: &Arc<str>, catalog: &dyn Catalog) {
-        let Some(held) = self.held.get_mut(name) else { return };
-        let Some(Known::Version(version)) = held.sent else { return };
-        if let Some(resource) = catalog.get(kind, name).filter(|resource| resource.version == version) {
-            held.sent = Some(Known::Resource(resource.clone()));
-            held.acked = Some(Known::Resource(resource));
-        }
-    }
-
-    /// How one name stands, and what is to be said of it.
-    fn look(
-        &self,
-        kind: ResourceType,
-        name: &Arc<str>,
-        catalog: &dyn Catalog,
-        readiness: Readiness,
-        others: &Session,
-    ) -> Step {
-        let asked = self.asked.contains(name);
-        let held = self.held.get(name);
-        let sent = held.and_then(|held| held.sent.as_ref()).map(Known::version);
-        let named = self.subscription.names().contains(name);
-        let wanted = named || (self.subscription.is_wildcard() && catalog.in_wildcard(kind, name));
-        let resource = wanted.then(|| catalog.get(kind, name)).flatten();
-        let rejected = |resource: &Arc<Resource>| held.and_then(|held| held.rejected) == Some(resource.version);
-        // In a partial state of the world absence says nothing, and there is no way to say it.
-        let can_remove = others.dialect == Dialect::Incremental || kind.is_full_set();
-        match resource {
-            Some(resource) if rejected(&resource) => match held.and_then(|held| held.acked.as_ref()) {
-                Some(Known::Resource(acked)) if asked => Step::of(Action::Send(acked.clone())),
-                _ => Step::of(Action::Nothing),
-            },
-            Some(resource) if asked || sent != Some(resource.version) => {
-                Step { waits: others.waits_for_clusters(&resource), action: Action::Send(resource) }
-            }
-            Some(_) => Step::of(Action::Nothing),
-            None if readiness < Readiness::Ready && named => Step::of(Action::Wait),
-            None if !can_remove => Step::of(Action::Nothing),
-            None if sent.is_some() => Step { waits: others.is_in_use(kind, name), action: Action::Remove },
-            None if asked => Step::of(Action::Remove),
-            None => Step::of(Action::Nothing),
-        }
-    }
-
-    fn send(
-        &mut self,
-        kind: ResourceType,
-        dialect: Dialect,
-        nonce: String,
-        now: Now,
-        batch: Batch,
-        catalog: &dyn Catalog,
-    ) -> Response {
-        let mut contents = Vec::with_capacity(batch.changed.len() + batch.removed.len());
-        for (name, resource) in batch.changed {
-            self.set_sent(&name, Some(Known::Resource(resource.clone())));
-            contents.push((name, Some(resource)));
-        }
-        for name in batch.removed {
-            self.set_sent(&name, None);
-            contents.push((name, None));
-        }
-        let version = Version(self.digest).to_string();
-        let chunks = match dialect {
-            Dialect::Incremental => delta::response(kind, &version, &nonce, &contents),
-            Dialect::StateOfTheWorld => {
-                let resources = if kind.is_full_set() { self.full_set(kind, catalog) } else { changed(&contents) };
-                sotw::response(kind, &version, &nonce, &resources)
-            }
-        };
-        self.status.version_sent = version.clone();
-        self.status.responses += 1;
-        self.last_nonce.clone_from(&nonce);
-        let outstanding = Outstanding { nonce, version, sent_at: now.at, since: batch.since, contents };
-        self.outstanding.push_back(outstanding);
-        if self.outstanding.len() > MAX_OUTSTANDING {
-            self.outstanding.pop_front();
-        }
-        Response { kind: Some(kind), chunks, overdue: batch.overdue }
-    }
-
-    /// Everything of a type that the client is to have, in the order of the names: what this response leaves out, the
-    /// client deletes.
-    fn full_set(&self, kind: ResourceType, catalog: &dyn Catalog) -> Vec<Arc<Resource>> {
-        let mut resources: Vec<Arc<Resource>> = self
-            .held
-            .iter()
-            .filter_map(|(name, held)| match held.sent.as_ref()? {
-                Known::Resource(resource) => Some(resource.clone()),
-                Known::Version(_) => catalog.get(kind, name),
-            })
-            .collect();
-        resources.sort_by(|a, b| a.name.cmp(&b.name));
-        resources
-    }
-
-    /// State of the world: whether a request answers an earlier response than the last. One without a nonce was sent
-    /// before any response came.
-    pub(super) fn is_stale(&self, nonce: &str) -> bool {
-        !nonce.is_empty() && nonce != self.last_nonce
-    }
-}
-
-struct Step {
-    action: Action,
-    /// It should wait for the ACK of another type.
-    waits: bool,
-}
-
-impl Step {
-    fn of(action: Action) -> Self {
-        Self { action, waits: false }
-    }
-}
-
-enum Action {
-    Send(Arc<Resource>),
-    Remove,
-    Nothing,
-    /// It is not known yet whether it exists.
-    Wait,
-}
-
-fn changed(contents: &[(Arc<str>, Option<Arc<Resource>>)]) -> Vec<Arc<Resource>> {
-    contents.iter().filter_map(|(_, resource)| resource.clone()).collect()
-}
-
-/// The resources at fault: those that the message names, or else all that the response changed.
-fn suspects(message: &str, outstanding: &Outstanding) -> Vec<Arc<str>> {
-    let all = || outstanding.contents.iter().map(|(name, _)| name.clone());
-    let named: Vec<_> = all().filter(|name| names(message, name)).collect();
-    if named.is_empty() { all().collect() } else { named }
-}
-
-/// Whether a text has a name in it as a whole: not `web` in `webshop`, nor in `web:admin`.
-fn names(text: &str, name: &str) -> bool {
-    let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '/');
-    text.match_indices(name).any(|(start, _)| {
-        let before = text[..start].chars().next_back();
-        let mut after = text[start + name.len()..].chars();
-        let (next, then) = (after.next(), after.next());
-        let joined = |c: char| matches!(c, '.' | ':') && then.is_some_and(part);
-        !before.is_some_and(|c| part(c) || matches!(c, '.' | ':')) && !next.is_some_and(|c| part(c) || joined(c))
-    })
 }

@@ -115,8 +115,8 @@ impl<'a> Task<'a> {
                     let Ok(permit) = permit else { return Ok(()) };
                     let (response, next) = {
                         let mut session = self.session();
-                        let readiness = *readiness.borrow_and_update();
-                        (session.poll(now(), &self.catalog, readiness), session.deadline())
+                        let (readiness, now) = (*readiness.borrow_and_update(), now());
+                        (session.poll(now, &self.catalog, readiness), session.deadline(now))
                     };
                     deadline = next;
                     match response {

@@ -7,10 +7,29 @@ import time
 
 THREADS = 4
 REQUESTS_PER_SECOND = 200  # by all threads together: steady enough to see each change, light enough for two cores
+PROBE_EVERY = 0.004
 REQUEST_TIMEOUT = 5.0      # longer than anything that may happen to a request that still succeeds
 
 # instance: who answered, None for a failure; error: why it failed, None for an answer. Times are Unix seconds.
 Request = collections.namedtuple("Request", "start end service instance error")
+
+
+def ask(connection, service):
+    """Makes one request."""
+    start = time.time()
+    instance = error = None
+    try:
+        connection.request("GET", "/", headers={"Host": service})
+        response = connection.getresponse()
+        body = response.read().decode(errors="replace").strip()
+        if response.status == 200:
+            instance = response.getheader("x-instance") or "nobody"
+        else:
+            error = f"{response.status} {body}"
+    except (OSError, http.client.HTTPException) as failure:
+        error = repr(failure)
+        connection.close()  # the next request opens a new one
+    return Request(start, time.time(), service, instance, error)
 
 
 class Load:
@@ -37,30 +56,27 @@ class Load:
     def run(self, number):
         interval = THREADS / REQUESTS_PER_SECOND
         due = time.monotonic() + interval * number / THREADS
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=REQUEST_TIMEOUT)
+        connection = self.connect()
         turn = number
         while not self.stopping.wait(max(0.0, due - time.monotonic())):
-            self.ask(connection, self.services[turn % len(self.services)])
+            self.requests.append(ask(connection, self.services[turn % len(self.services)]))
             turn += 1
             # A busy machine makes the rate fall; it never makes a burst.
             due = max(due + interval, time.monotonic())
         connection.close()
 
-    def ask(self, connection, service):
-        start = time.time()
-        instance = error = None
-        try:
-            connection.request("GET", "/", headers={"Host": service})
-            response = connection.getresponse()
-            body = response.read().decode(errors="replace").strip()
-            if response.status == 200:
-                instance = response.getheader("x-instance") or "nobody"
-            else:
-                error = f"{response.status} {body}"
-        except (OSError, http.client.HTTPException) as failure:
-            error = repr(failure)
-            connection.close()  # the next request opens a new one
-        self.requests.append(Request(start, time.time(), service, instance, error))
+    def connect(self):
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=REQUEST_TIMEOUT)
+
+    def probe(self, service, instance, limit):
+        """Asks, unrecorded, until `instance` answers. When it did, or None if it did not within the limit."""
+        connection, deadline = self.connect(), time.time() + limit
+        while time.time() < deadline:
+            request = ask(connection, service)
+            if request.instance == instance:
+                return request.end
+            time.sleep(PROBE_EVERY)
+        return None
 
     def between(self, since, until=None):
         """The requests that ended in this time."""

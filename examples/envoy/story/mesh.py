@@ -33,16 +33,17 @@ class Agent(Process):
 
 
 class Mesh:
-    def __init__(self, convoy_program, agent_program, envoy_program, folder):
+    def __init__(self, convoy_program, agent_program, envoy_program, storage, folder):
         self.convoy_program = convoy_program
         self.agent_program = agent_program
+        self.storage = storage
         self.folder = folder
         http, grpc, self.xds_port, self.outbound_port, admin = free_ports(5)
         self.api = f"http://127.0.0.1:{http}"
         self.grpc = f"http://127.0.0.1:{grpc}"
         self.admin = f"127.0.0.1:{admin}"
         self.convoy = Process("convoy", [
-            convoy_program, "serve", "--storage", "redb", "--data-dir", os.path.join(folder, "data"),
+            convoy_program, "serve", "--storage", storage, "--data-dir", os.path.join(folder, "data"),
             "--http-address", f"127.0.0.1:{http}", "--grpc-address", f"127.0.0.1:{grpc}",
             "--xds-address", f"127.0.0.1:{self.xds_port}"], folder)
         self.bootstrap = os.path.join(folder, "envoy.yaml")

@@ -95,6 +95,8 @@ def endpoints_of(clusters):
     """Envoy's /clusters as a dictionary."""
     found = {}
     for cluster in clusters.get("cluster_statuses", []):
+        if "/" in cluster["name"]:
+            continue  # Convoy's own, such as the one by which Envoy reaches it
         for host in cluster.get("host_statuses", []):
             address = host["address"].get("socket_address")
             if address:

@@ -58,7 +58,7 @@ fn a_missing_ack_delays_the_newest_state_for_a_second_only() {
     bench.one();
     bench.change(EDS, "a", "2");
     bench.silent();
-    assert_eq!(bench.session.deadline(), Some(bench.now.at + Duration::from_secs(1)));
+    assert_eq!(bench.session.deadline(bench.now), Some(bench.now.at + Duration::from_secs(1)));
     bench.pass(Duration::from_secs(1));
     let response = bench.session.poll(bench.now, &bench.shelf, bench.readiness).expect("a response");
     assert!(response.overdue);
@@ -172,6 +172,7 @@ fn rule_43_who_comes_back_gets_what_changed_and_what_went() {
     let changed = bench.shelf.version(CDS, "b");
     bench.shelf.remove(CDS, "a");
     bench.shelf.put(CDS, "b", "2");
+    bench.session = Session::new(Dialect::Incremental, Some(CDS));
     bench.resume(CDS, &[], &[("a", gone), ("b", changed)]);
     let seen = bench.take();
     assert_eq!((seen.resources, seen.removed), (contents(&[("b", "2")]), strings(&["a"])));

@@ -57,10 +57,12 @@ fn a_step_without_an_ack_goes_on_after_a_while() {
     for dialect in BOTH {
         let mut bench = proxy(dialect);
         kinds(&mut bench);
-        assert_eq!(bench.session.deadline(), Some(bench.now.at + STEP_PATIENCE), "{dialect:?}");
+        assert_eq!(bench.session.deadline(bench.now), Some(bench.now.at + STEP_PATIENCE), "{dialect:?}");
         bench.pass(STEP_PATIENCE);
         let response = bench.session.poll(bench.now, &bench.shelf, bench.readiness).expect("a response");
         assert_eq!((response.kind, response.overdue), (Some(RDS), true), "{dialect:?}");
+        // There is nothing to wake up for: a deadline that has passed would be one for ever.
+        assert_eq!(bench.session.deadline(bench.now), None, "{dialect:?}");
     }
 }
 
@@ -139,6 +141,24 @@ fn rule_54_endpoints_asked_for_before_clusters_are_answered_again_after_them() {
         assert_eq!(bench.take().kind, Some(CDS));
         assert_eq!(bench.take().resources, contents(&[("a", "1")]), "{dialect:?}");
     }
+}
+
+#[test]
+fn a_cluster_that_went_meanwhile_stays_until_the_returning_client_has_the_routes_without_it() {
+    let mut bench = settled(Dialect::Incremental);
+    let clusters = ["a", "b"].map(|name| (name, bench.shelf.version(CDS, name)));
+    let routes = [("route", bench.shelf.version(RDS, "route"))];
+    bench.shelf.remove(CDS, "b");
+    bench.shelf.put_leading_to(RDS, "route", "2", &["a"]);
+    bench.reconnect();
+    bench.resume(CDS, &[], &clusters);
+    bench.silent();
+    bench.resume(RDS, &["route"], &routes);
+    let seen = bench.one();
+    assert_eq!((seen.kind, seen.resources.len()), (Some(RDS), 1));
+    bench.silent();
+    bench.ack(&seen);
+    assert_eq!(bench.take().removed, ["b"]);
 }
 
 #[test]

@@ -73,3 +73,16 @@ fn a_named_listener_is_not_denied_before_its_service_could_register() {
     bench.readiness = Readiness::Ready;
     assert_eq!(bench.take().resources, contents(&[]));
 }
+
+#[test]
+fn waiting_for_the_unknown_has_no_deadline() {
+    let mut bench = Bench::new(Dialect::Incremental);
+    bench.readiness = Readiness::Unknown;
+    bench.shelf.put(EDS, "a", "1");
+    bench.subscribe(EDS, &["a", "b"], &[]);
+    bench.one();
+    // The ACK is overdue, and still there is nothing to send: waking up again and again would not help.
+    bench.pass(Duration::from_secs(2));
+    bench.silent();
+    assert_eq!(bench.session.deadline(bench.now), None);
+}

@@ -1,0 +1,16 @@
+//! The public API and the xDS ports over real sockets, as agents, operators, proxies and strangers meet them. One
+//! binary; modules by concern.
+
+mod support;
+
+mod durability;
+mod expiry;
+mod fencing;
+mod histories;
+mod leases;
+mod limits;
+mod paths;
+mod refusals;
+mod registration;
+mod services;
+mod watch;
