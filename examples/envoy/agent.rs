@@ -2,7 +2,11 @@
 //! It registers when its listener is up; when told to stop (SIGTERM, Ctrl-C) it drains, goes on serving until the
 //! drain is over, and exits. One line on standard output for each thing that happens.
 
-use std::{fmt, net::SocketAddr, time::Duration, time::SystemTime};
+use std::{
+    fmt, mem,
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::{Context, anyhow};
 use axum::{Router, routing::any};
@@ -124,8 +128,12 @@ async fn finish(id: &str, server: JoinHandle<std::io::Result<()>>) -> anyhow::Re
 /// Says how the agent stands with Convoy whenever that changes, until Convoy will not have it any more.
 async fn tell_states(id: &str, mut states: watch::Receiver<State>) {
     states.mark_unchanged();
+    let mut away = false;
     while states.changed().await.is_ok() {
-        match &*states.borrow_and_update() {
+        let state = states.borrow_and_update();
+        let was_away = mem::replace(&mut away, matches!(*state, State::Away(_)));
+        match &*state {
+            State::Away(_) if was_away => {} // one more attempt, and no news
             State::Registered { .. } => say(id, format_args!("back with Convoy")),
             State::Away(error) => say(id, format_args!("serving on while Convoy is away: {error}")),
             State::Refused(error) => say(id, format_args!("refused by Convoy: {error}")),

@@ -69,7 +69,7 @@ def parse_options():
     parser.add_argument("--keep", action="store_true",
                         help="leave everything running at the end, and print addresses and commands to play with")
     parser.add_argument("--storage", choices=("redb", "memory"), default="redb",
-                        help="where Convoy keeps the registry; with memory its restart forgets all, and agents come back")
+                        help="what Convoy keeps the registry in; a restart with memory forgets all")
     for program in ("convoy", "agent", "envoy"):
         parser.add_argument(f"--{program}", required=True, help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -48,7 +48,7 @@ async fn what_one_registration_may_hold() {
         (63, "service", |r, n| r.service = "s".repeat(n)),
         (253, "id", |r, n| r.id = "i".repeat(n)),
         (16, "ports", |r, n| {
-            r.ports = (0..n).map(|i| port(&format!("p{i}"), i as u32 + 1, Default::default())).collect()
+            r.ports = (0..n).map(|i| port(&format!("p{i}"), i as u32 + 1, Default::default())).collect();
         }),
         // 32 KiB, less what the names and lengths take.
         (32 * 1024 - 18, "metadata", |r, n| {

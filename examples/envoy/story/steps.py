@@ -4,18 +4,18 @@ import signal
 import time
 from contextlib import contextmanager
 
-from story.mesh import DRAIN_SECONDS, READY_LIMIT, TTL_SECONDS
 from story.load import Ticker
+from story.mesh import DRAIN_SECONDS, READY_LIMIT, TTL_SECONDS
 from story.processes import wait_until
 
 CHANGE_LIMIT = 0.100       # from the registry to Envoy
 NEW_SERVICE_LIMIT = 0.500  # until a new service answers: its routes may wait a little for those of others
+SETTLE_LIMIT = 20.0        # for any change, from a Convoy that has forgotten all: it waits for those it once knew
 EXPIRY_LIMIT = 0.200       # from the end of a lease to the last that is heard of it
 KILL_NOTICE = 0.050        # in which Envoy may still write to a connection whose other end is dead
 WAIT_LIMIT = 10.0          # for anything that has a promise: late is told as a broken promise, not as a hang
 LOOK = 1.5                 # seconds of traffic to look at after a change
 DOWN = 2.0                 # seconds without Convoy
-SETTLE_LIMIT = 20.0        # the same from a Convoy that has forgotten all: it waits for those it does not know of
 FAIR = (0.35, 0.65)        # the share of each of two equal instances
 
 
@@ -26,6 +26,7 @@ class Story:
         self.load = load
         self.envoy = mesh.envoy_seen
         self.registry = mesh.registry_seen
+        self.cut_off = 0  # requests that the killed one took with it
         self.concerned = []  # the processes of broken promises, whose logs are worth a look
 
     def tell(self):
@@ -108,11 +109,11 @@ class Story:
         more = self.envoy.retries("reviews") - retries_before - retries
         failures = self.load.failures(asked, settled)
         begun_later = [request for request in failures if request.start > killed + KILL_NOTICE]
-        cut_off = len(failures) - len(begun_later)
+        self.cut_off = len(failures) - len(begun_later)
         after = self.load.failures(settled)
         self.tell_failures(begun_later + after)
         self.promise("kill -9", "until then no request begun after the kill fails",
-                     f"{len(begun_later)} failed, {retries} retried unseen ({cut_off} cut off by the kill)",
+                     f"{len(begun_later)} failed, {retries} retried unseen ({self.cut_off} cut off by the kill)",
                      not begun_later)
         self.promise("kill -9", "then nothing fails and nothing is retried",
                      f"{len(after)} failed, {more} retried", not after and more == 0)
@@ -120,7 +121,7 @@ class Story:
     def it_comes_back(self):
         self.screen.step(f"{self.reviews_1.name} is started again: the same id, a new incarnation")
         with self.no_request_fails("come back"):
-            self.joins_traffic("come back", self.reviews_1, self.mesh.start_again)
+            self.joins_traffic("come back", lambda: self.mesh.start_again(self.reviews_1))
 
     def one_is_drained(self):
         leaving = self.reviews_2
@@ -148,7 +149,7 @@ class Story:
     def one_joins(self):
         self.screen.step("A new one joins: reviews-3")
         with self.no_request_fails("join"):
-            self.joins_traffic("join", None, lambda _: self.mesh.start_agent("reviews", "reviews-3"))
+            self.joins_traffic("join", lambda: self.mesh.start_agent("reviews", "reviews-3"))
 
     def convoy_is_killed(self):
         self.screen.step(f"Convoy itself is killed (kill -9), and started again after {DOWN:g} s")
@@ -184,15 +185,18 @@ class Story:
             self.screen.say("(this Convoy has forgotten all, and listens for a while before it tells Envoy anything)")
             limit = SETTLE_LIMIT
         with self.no_request_fails("join again"):
-            self.joins_traffic("join again", None, lambda _: self.mesh.start_agent("ratings", "ratings-2"), limit)
+            self.joins_traffic("join again", lambda: self.mesh.start_agent("ratings", "ratings-2"), limit)
 
     def sum_up(self, begun):
         requests = self.load.between(begun)
         failed = [request for request in requests if request.error]
         times = sorted(request.end - request.start for request in requests)
         self.screen.step("All in all")
-        self.screen.say(f"{len(requests)} requests in {time.time() - begun:.0f} s, {len(failed)} failed; "
+        self.screen.say(f"{len(requests)} requests in {time.time() - begun:.0f} s; "
                         f"median {ms(times[len(times) // 2])}, 99th percentile {ms(times[len(times) * 99 // 100])}")
+        self.promise("all in all", "no request fails but those the kill cut off",
+                     f"{len(failed)} of {len(requests)} failed, {self.cut_off} by the kill",
+                     len(failed) == self.cut_off)
 
     # What the steps have in common.
 
@@ -205,9 +209,9 @@ class Story:
                         f"in Envoy {ms(delay)} after it asked")
         return delay
 
-    def joins_traffic(self, step, agent, start, limit=CHANGE_LIMIT):
+    def joins_traffic(self, step, start, limit=CHANGE_LIMIT):
         since = time.time()
-        agent = start(agent)
+        agent = start()
         delay = self.delay_of(agent, limit)
         self.watch_traffic(LOOK)
         first = self.load.first_answer(agent.name, since)
@@ -230,10 +234,8 @@ class Story:
             time.sleep(duration)
         return since
 
-    @contextmanager
     def ticking(self):
-        with Ticker(self.screen, self.load):
-            yield
+        return Ticker(self.screen, self.load)
 
     def promise(self, step, promised, seen, kept, *processes):
         if not self.screen.promise(step, promised, seen, kept):

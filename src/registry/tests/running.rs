@@ -183,6 +183,20 @@ async fn commands_at_once_are_carried_out_each_once() {
     assert_eq!(registry.snapshot().services[&service("web")].instances.len(), 200);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_limit_holds_for_those_who_come_at_once() {
+    let (store, opened) = MemoryStore::open("store".into());
+    let limits = Limits { instances_per_service: 10, ..Limits::default() };
+    let (registry, _) = Registry::start(Arc::new(store), opened, limits, Arc::new(Metrics::default()));
+    let calls = (0..50u8).map(|number| {
+        let (registry, key) = (registry.clone(), key(&format!("web/{number}")));
+        async move { registry.register(None, None, None, vec![(key, spec(number))]).await.is_ok() }
+    });
+    let outcomes = futures_util::future::join_all(calls).await;
+    assert_eq!(outcomes.iter().filter(|registered| **registered).count(), 10);
+    assert_eq!(registry.snapshot().services[&service("web")].instances.len(), 10);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_hears_of_a_change_finds_it_in_the_snapshot() {
     let registry = start();

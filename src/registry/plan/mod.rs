@@ -1,0 +1,160 @@
+//! What a command would write, given the state: a transaction, or a refusal. Pure.
+//!
+//! Fencing: an incarnation is a number that only grows. Refused are an older one than what stands or stood under the
+//! key, and the same one after somebody's decision (deregistered, drained, replaced). After an expiry the same one may
+//! come back by registering. A lease is of one incarnation.
+
+mod leave;
+mod register;
+mod service;
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    net::IpAddr,
+};
+
+use super::{
+    command::{Command, Error},
+    state::State,
+};
+use crate::{
+    model::{
+        Incarnation, Instance, InstanceKey, LeaseId, Limits, RemovalCause, Revision, ServiceKey, ServicePort,
+        Tombstone, UnixMillis,
+    },
+    storage::{Change, Key, Record, Transaction},
+};
+
+/// What holds a limited number of instances.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Group {
+    Service(ServiceKey),
+    Lease(LeaseId),
+}
+
+/// What a command is about to do.
+#[derive(Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Empty when there is nothing to change.
+    pub transaction: Transaction,
+    /// Addresses that it takes: nobody else may take them at the same time.
+    pub addresses: Vec<(ServiceKey, IpAddr, u16)>,
+    /// How many instances join something that holds a limited number, and how many it has room for.
+    pub joining: Vec<(Group, usize, usize)>,
+    pub lease: Option<LeaseId>,
+    /// The instances that the command names.
+    pub instances: Vec<InstanceKey>,
+}
+
+impl Plan {
+    fn expect(&mut self, key: Key, revision: Revision) {
+        if !self.transaction.expect.iter().any(|(known, _)| *known == key) {
+            self.transaction.expect.push((key, revision));
+        }
+    }
+
+    fn put(&mut self, key: Key, record: Record) {
+        self.transaction.changes.push(Change { key, record: Some(record) });
+    }
+
+    /// Notes that instances come to a group, if it has room for them.
+    fn join(&mut self, group: Group, added: usize, present: usize, limit: usize) -> Result<(), Error> {
+        let room = limit.saturating_sub(present);
+        if added > room {
+            let what = match group {
+                Group::Service(service) => format!("the number of instances of {service}"),
+                Group::Lease(lease) => format!("the number of instances of lease {lease}"),
+            };
+            return Err(Error::LimitReached { what, limit });
+        }
+        if added > 0 {
+            self.joining.push((group, added, room));
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, key: Key) {
+        self.transaction.changes.push(Change { key, record: None });
+    }
+}
+
+/// The stage on which commands are planned together: what one touches, no other may until it is applied.
+#[derive(Debug, Default)]
+pub struct Footprints {
+    read: HashSet<Key>,
+    written: HashSet<Key>,
+    addresses: HashSet<(ServiceKey, IpAddr, u16)>,
+    joining: HashMap<Group, usize>,
+}
+
+impl Footprints {
+    /// Adds a plan's footprint; false if it meets one that is there already.
+    pub fn add(&mut self, plan: &Plan) -> bool {
+        let writes = || plan.transaction.changes.iter().map(|change| &change.key);
+        let reads = || plan.transaction.expect.iter().map(|(key, _)| key);
+        let free = writes().all(|key| !self.written.contains(key) && !self.read.contains(key))
+            && reads().all(|key| !self.written.contains(key))
+            && plan.addresses.iter().all(|address| !self.addresses.contains(address))
+            && plan.joining.iter().all(|(group, count, room)| self.joining.get(group).unwrap_or(&0) + count <= *room);
+        self.written.extend(writes().cloned());
+        self.read.extend(reads().cloned());
+        self.addresses.extend(plan.addresses.iter().cloned());
+        for (group, count, _) in &plan.joining {
+            *self.joining.entry(group.clone()).or_default() += count;
+        }
+        free
+    }
+}
+
+impl State {
+    pub fn plan(&self, command: &Command, now: UnixMillis, limits: &Limits) -> Result<Plan, Error> {
+        match command {
+            Command::Register(register) => self.plan_register(register, now, limits),
+            Command::Deregister { key, incarnation } => self.plan_deregister(key, *incarnation, now),
+            Command::Drain { key, incarnation, time } => self.plan_drain(key, *incarnation, *time, now),
+            Command::PutService { key, service } => self.plan_put_service(key, service, limits),
+            Command::DeleteService { key } => self.plan_delete_service(key),
+            Command::Expire(lease) => Ok(self.plan_expire(*lease, now, limits)),
+            Command::FinishDrain { key, incarnation } => Ok(self.plan_finish_drain(key, *incarnation, now)),
+            Command::Forget(keys) => Ok(self.plan_forget(keys)),
+        }
+    }
+
+    /// A lease that loses its last instance goes with it.
+    fn delete_leases_left(&self, left: &[(InstanceKey, LeaseId)], kept: LeaseId, plan: &mut Plan) {
+        let leases: BTreeSet<LeaseId> = left.iter().map(|(_, lease)| *lease).filter(|lease| *lease != kept).collect();
+        for lease in leases {
+            let Some(state) = self.lease(lease) else { continue };
+            plan.expect(Key::Lease(lease), state.lease.revision);
+            let leaving = |key: &InstanceKey| left.iter().any(|(left, _)| left == key);
+            if state.members.iter().all(leaving) {
+                plan.delete(Key::Lease(lease));
+            }
+        }
+    }
+}
+
+fn tombstone(instance: &Instance, cause: RemovalCause, now: UnixMillis) -> Record {
+    Record::Tombstone(Tombstone { incarnation: instance.incarnation, cause, removed_at: now })
+}
+
+fn check_newer(key: &InstanceKey, given: Incarnation, current: Option<Incarnation>) -> Result<(), Error> {
+    match current {
+        Some(current) if given < current => Err(Error::OlderIncarnation { key: key.clone(), given, current }),
+        _ => Ok(()),
+    }
+}
+
+fn check_protocol(
+    service: &ServiceKey,
+    port: &crate::model::PortName,
+    fixed: Option<ServicePort>,
+    given: crate::model::Protocol,
+) -> Result<(), Error> {
+    match fixed {
+        Some(fixed) if fixed.protocol != given => {
+            Err(Error::ProtocolConflict { service: service.clone(), port: port.clone(), fixed: fixed.protocol, given })
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,42 @@
+//! Services by themselves: put and deleted.
+
+use std::sync::Arc;
+
+use super::{Plan, check_protocol};
+use crate::{
+    model::{Limits, Service, ServiceKey},
+    registry::{command::Error, state::State},
+    storage::{Key, Record},
+};
+
+impl State {
+    pub(super) fn plan_put_service(&self, key: &ServiceKey, service: &Service, limits: &Limits) -> Result<Plan, Error> {
+        let current = self.snapshot().services.get(key).map(|state| &state.service);
+        let mut ports = current.map(|current| current.value.ports.clone()).unwrap_or_default();
+        for (name, port) in &service.ports {
+            let fixed = ports.insert(name.clone(), *port);
+            check_protocol(key, name, fixed, port.protocol)?;
+        }
+        if ports.len() > limits.ports {
+            return Err(Error::LimitReached { what: format!("the ports of {key}"), limit: limits.ports });
+        }
+        let service = Service { ports, ..service.clone() };
+        let mut plan = Plan::default();
+        plan.expect(Key::Service(key.clone()), current.map(|current| current.revision).unwrap_or_default());
+        if current.is_none_or(|current| *current.value != service) {
+            plan.put(Key::Service(key.clone()), Record::Service(Arc::new(service)));
+        }
+        Ok(plan)
+    }
+
+    pub(super) fn plan_delete_service(&self, key: &ServiceKey) -> Result<Plan, Error> {
+        let state = self.snapshot().services.get(key).ok_or_else(|| Error::no_service(key))?;
+        if !state.instances.is_empty() {
+            return Err(Error::NotEmpty { service: key.clone(), instances: state.instances.len() });
+        }
+        let mut plan = Plan::default();
+        plan.expect(Key::Service(key.clone()), state.service.revision);
+        plan.delete(Key::Service(key.clone()));
+        Ok(plan)
+    }
+}
