@@ -11,8 +11,9 @@ use convoy::{
     storage::{Key, Record},
     translate::{ResourceKey, ResourceType, Scope, build},
     xds::{
+        protocol::{Catalog, Dialect, Now, Readiness},
         resource::Resource,
-        session::{Catalog, Dialect, Now, Readiness, Session},
+        session::Session,
     },
 };
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};

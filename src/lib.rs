@@ -4,11 +4,11 @@
 
 pub mod dirty;
 pub mod model;
+pub mod telemetry;
 
 pub mod storage;
 
 pub mod registry;
-pub mod telemetry;
 
 pub mod translate;
 

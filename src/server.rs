@@ -20,7 +20,7 @@ use crate::{
     registry::Registry,
     storage::{Opened, Storage, memory::MemoryStore, redb::RedbStore},
     telemetry::Metrics,
-    xds::{cache::Cache, fanout, server::router, session::Readiness, status::Proxies, stream::Shared},
+    xds::{cache::Cache, fanout, protocol::Readiness, server::router, status::Proxies, stream::Shared},
 };
 
 /// Thousands of clients that connect at once wait here, and not for a second's retransmission.

@@ -14,14 +14,14 @@ use prometheus_client::{
     registry::Registry as Prometheus,
 };
 
-use crate::{
-    model::Verdict,
-    registry::{
-        Registry,
-        command::Command,
-        state::{Event, EventKind},
-    },
-};
+/// What is counted when somebody asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// By verdict; all verdicts, also those that nobody has.
+    pub instances: Vec<(&'static str, usize)>,
+    pub services: usize,
+    pub leases: usize,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
@@ -129,25 +129,13 @@ impl Metrics {
         self.heartbeats.get_or_create(&Outcome { outcome }).inc();
     }
 
-    pub fn command(&self, command: &Command, done: bool) {
-        let name = match command {
-            Command::Register(_) => "register",
-            Command::Deregister { .. } => "deregister",
-            Command::Drain { .. } => "drain",
-            Command::PutService { .. } => "put_service",
-            Command::DeleteService { .. } => "delete_service",
-            Command::Expire(_) => "expire",
-            Command::FinishDrain { .. } => "finish_drain",
-            Command::Forget(_) => "forget",
-        };
+    pub fn write(&self, command: &'static str, done: bool) {
         let outcome = if done { "done" } else { "refused" };
-        self.writes.get_or_create(&Write { command: name, outcome }).inc();
+        self.writes.get_or_create(&Write { command, outcome }).inc();
     }
 
-    pub fn event(&self, event: &Event) {
-        if let EventKind::Removed(cause) = event.kind {
-            self.removals.get_or_create(&Reason { reason: cause.as_str() }).inc();
-        }
+    pub fn removal(&self, reason: &'static str) {
+        self.removals.get_or_create(&Reason { reason }).inc();
     }
 
     pub fn store_commit(&self, took: Duration, transactions: usize) {
@@ -183,21 +171,13 @@ impl Metrics {
         self.convergence_seconds.get_or_create(&Type { r#type: kind }).observe(took.as_secs_f64());
     }
 
-    /// All metrics as text; gauges of the registry are counted now.
-    pub fn render(&self, registry: &Registry) -> String {
-        let snapshot = registry.snapshot();
-        let mut counts = Verdict::ALL.map(|verdict| (verdict, 0i64));
-        for instance in snapshot.services.values().flat_map(|service| service.instances.values()) {
-            let verdict = instance.value.health().verdict;
-            if let Some((_, count)) = counts.iter_mut().find(|(known, _)| *known == verdict) {
-                *count += 1;
-            }
+    /// All metrics as text, with the gauges of the registry as counted now.
+    pub fn render(&self, census: &Census) -> String {
+        for (state, count) in &census.instances {
+            self.instances.get_or_create(&State { state }).set(*count as i64);
         }
-        for (verdict, count) in counts {
-            self.instances.get_or_create(&State { state: verdict.as_str() }).set(count);
-        }
-        self.services.set(snapshot.services.len() as i64);
-        self.leases.set(registry.leases() as i64);
+        self.services.set(census.services as i64);
+        self.leases.set(census.leases as i64);
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = encode(&mut text, &self.prometheus);

@@ -285,7 +285,7 @@ async fn watch_events(
 }
 
 async fn metrics(State(shell): Shared) -> impl IntoResponse {
-    ([(CONTENT_TYPE, METRICS_TYPE)], shell.api.metrics.render(&shell.api.registry))
+    ([(CONTENT_TYPE, METRICS_TYPE)], shell.api.metrics.render(&shell.api.registry.census()))
 }
 
 async fn ok() -> &'static str {

@@ -11,6 +11,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// In the order of their numbers.
     pub const ALL: [Self; 4] = [Self::Starting, Self::Healthy, Self::Unhealthy, Self::Draining];
 
     pub fn as_str(self) -> &'static str {

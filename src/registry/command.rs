@@ -52,6 +52,22 @@ pub enum Command {
     Forget(Vec<InstanceKey>),
 }
 
+impl Command {
+    /// As the metrics name it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Register(_) => "register",
+            Self::Deregister { .. } => "deregister",
+            Self::Drain { .. } => "drain",
+            Self::PutService { .. } => "put_service",
+            Self::DeleteService { .. } => "delete_service",
+            Self::Expire(_) => "expire",
+            Self::FinishDrain { .. } => "finish_drain",
+            Self::Forget(_) => "forget",
+        }
+    }
+}
+
 /// A value with the revision of the write that made it.
 #[derive(Debug, PartialEq)]
 pub struct Versioned<T> {

@@ -35,9 +35,9 @@ use self::{
 };
 use crate::{
     dirty::DirtySet,
-    model::{Incarnation, InstanceKey, InstanceSpec, LeaseId, Limits, Service, ServiceKey},
+    model::{Incarnation, InstanceKey, InstanceSpec, LeaseId, Limits, Service, ServiceKey, Verdict},
     storage::{Opened, Storage},
-    telemetry::Metrics,
+    telemetry::{Census, Metrics},
 };
 
 /// Commands that wait to be planned; the callers of more wait for a place, and not for ever.
@@ -162,6 +162,16 @@ impl Registry {
 
     pub fn leases(&self) -> usize {
         self.inner.leases.len()
+    }
+
+    /// Counts all that there is.
+    pub fn census(&self) -> Census {
+        let snapshot = self.snapshot();
+        let mut instances = Verdict::ALL.map(|verdict| (verdict.as_str(), 0));
+        for instance in snapshot.services.values().flat_map(|service| service.instances.values()) {
+            instances[instance.value.health().verdict as usize].1 += 1;
+        }
+        Census { instances: instances.into(), services: snapshot.services.len(), leases: self.leases() }
     }
 
     pub async fn deregister(&self, key: InstanceKey, incarnation: Option<Incarnation>) -> Result<Outcome, Error> {

@@ -100,6 +100,15 @@ pub struct Event {
     pub instance: Versioned<Instance>,
 }
 
+impl Event {
+    pub fn cause(&self) -> Option<RemovalCause> {
+        match self.kind {
+            EventKind::Removed(cause) => Some(cause),
+            _ => None,
+        }
+    }
+}
+
 /// What a commit asks of the shell: timers to set, readers to tell.
 #[derive(Debug, Default, PartialEq)]
 pub struct Effects {

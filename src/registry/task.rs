@@ -232,7 +232,7 @@ impl Task {
     }
 
     fn complete(&mut self, pending: Pending, plan: &Plan) {
-        self.metrics.command(&pending.command, true);
+        self.metrics.write(pending.command.as_str(), true);
         let snapshot = self.state.snapshot();
         let lease = plan.lease.and_then(|id| self.state.lease(id).map(|state| (id, state.lease.value.ttl)));
         let outcome = Outcome {
@@ -253,7 +253,7 @@ impl Task {
     }
 
     fn refuse(&mut self, pending: Pending, error: Error) {
-        self.metrics.command(&pending.command, false);
+        self.metrics.write(pending.command.as_str(), false);
         if let Error::Unavailable { reason } = &error {
             tracing::error!(reason, "a write has failed");
             let later = tick_of(self.clock.now_ms() + EXPIRY_RETRY_MS);
@@ -277,7 +277,9 @@ impl Task {
         let effects = self.state.apply(commit, self.clock.unix());
         self.set_timers(&effects);
         for event in &effects.events {
-            self.metrics.event(event);
+            if let Some(cause) = event.cause() {
+                self.metrics.removal(cause.as_str());
+            }
             tracing::debug!(key = %event.instance.value.key, kind = ?event.kind, revision = %event.revision, "instance");
         }
         self.events.push(effects.events);

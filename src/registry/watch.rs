@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::{
     Registry,
     command::{Error, Versioned},
-    state::{Event, EventKind, Snapshot},
+    state::{Event, Snapshot},
 };
 use crate::model::{Instance, Namespace, Revision, ServiceKey, ServiceName};
 
@@ -229,14 +229,5 @@ impl Watch {
             }
         }
         true
-    }
-}
-
-impl Event {
-    pub fn cause(&self) -> Option<crate::model::RemovalCause> {
-        match self.kind {
-            EventKind::Removed(cause) => Some(cause),
-            _ => None,
-        }
     }
 }

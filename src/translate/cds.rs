@@ -5,7 +5,8 @@ use envoy_types::pb::{
     envoy::{
         config::{
             cluster::v3::{
-                Cluster, OutlierDetection,
+                CircuitBreakers, Cluster, OutlierDetection,
+                circuit_breakers::Thresholds,
                 cluster::{ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy},
             },
             core::v3::{Http1ProtocolOptions, Http2ProtocolOptions},
@@ -27,6 +28,9 @@ use crate::{model::Protocol, registry::state::Snapshot};
 
 /// After this an Envoy that has not been told a cluster's endpoints uses those it has cached, or none.
 const EDS_FETCH_TIMEOUT_SECONDS: i64 = 2;
+
+/// Retries under way in one proxy for a cluster: as many as Envoy lets requests be.
+const MAX_RETRIES: u32 = 1024;
 
 pub fn build(name: &str, snapshot: &Snapshot) -> Option<Built> {
     let (key, port) = parse_cluster(name)?;
@@ -62,10 +66,18 @@ fn cluster(name: &str, protocol: Protocol) -> Cluster {
             ..Default::default()
         }),
         ignore_health_on_host_removal: true,
+        circuit_breakers: Some(circuit_breakers()),
         outlier_detection: Some(outlier_detection()),
         typed_extension_protocol_options: protocol_options(protocol),
         ..Default::default()
     }
+}
+
+/// Envoy's 3 retries at a time would let the fourth of the requests that wait for a dead instance fail. What is retried
+/// never reached an application and goes to other instances, twice at most: it is no storm.
+fn circuit_breakers() -> CircuitBreakers {
+    let thresholds = Thresholds { max_retries: number(MAX_RETRIES), ..Default::default() };
+    CircuitBreakers { thresholds: vec![thresholds], ..Default::default() }
 }
 
 /// Ejects only who cannot be reached, for a short time. What an instance answers is its service's own business.

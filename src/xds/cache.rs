@@ -15,7 +15,7 @@ use std::{
 use dashmap::DashMap;
 use tokio::sync::watch;
 
-use super::{resource::Resource, session::Readiness};
+use super::{protocol::Readiness, resource::Resource};
 use crate::{
     dirty::DirtySet,
     model::ServiceKey,
@@ -252,7 +252,7 @@ pub struct ViewCatalog {
     pub view: View,
 }
 
-impl super::session::Catalog for ViewCatalog {
+impl super::protocol::Catalog for ViewCatalog {
     fn get(&self, kind: ResourceType, name: &Arc<str>) -> Option<Arc<Resource>> {
         self.cache.get(&self.view.key(kind, name))
     }

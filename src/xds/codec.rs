@@ -13,7 +13,7 @@ use tonic::{
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 
-use super::session::Response;
+use super::protocol::Response;
 
 /// A request of either dialect.
 #[derive(Debug)]

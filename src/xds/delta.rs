@@ -1,15 +1,15 @@
-//! The incremental dialect: reading a request, laying out a response.
+//! The incremental dialect: reading a request.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
 use super::{
-    resource::{Resource, Version, put},
-    session::{Dialect, Interest, Now, Received, Refusal, Response, Session},
+    protocol::{Dialect, Interest, Now, Received, Refusal, Response},
+    resource::{Resource, Version},
+    response,
+    session::Session,
 };
-use crate::translate::ResourceType;
 
 impl Session {
     /// Takes one request: of a first-of-its-type, an ACK or NACK, or one that only changes the subscription; or of
@@ -54,30 +54,8 @@ impl Session {
             request.resource_names_subscribe.into_iter().map(|name| (name.into(), None)).collect();
         self.answer_now(|nonce| Response {
             kind: None,
-            chunks: layout(&request.type_url, "0", nonce, &contents),
+            chunks: response::incremental(&request.type_url, "0", nonce, &contents),
             overdue: false,
         });
     }
-}
-
-/// `DeltaDiscoveryResponse`, in parts.
-pub(super) fn response(
-    kind: ResourceType,
-    version: &str,
-    nonce: &str,
-    contents: &[(Arc<str>, Option<Arc<Resource>>)],
-) -> Vec<Bytes> {
-    layout(kind.type_url(), version, nonce, contents)
-}
-
-fn layout(type_url: &str, version: &str, nonce: &str, contents: &[(Arc<str>, Option<Arc<Resource>>)]) -> Vec<Bytes> {
-    let mut head = Vec::with_capacity(160);
-    put(1, version.as_bytes(), &mut head);
-    put(4, type_url.as_bytes(), &mut head);
-    put(5, nonce.as_bytes(), &mut head);
-    for (name, _) in contents.iter().filter(|(_, resource)| resource.is_none()) {
-        put(6, name.as_bytes(), &mut head);
-    }
-    let resources = contents.iter().filter_map(|(_, resource)| Some(resource.as_ref()?.incremental().clone()));
-    [Bytes::from(head)].into_iter().chain(resources).collect()
 }

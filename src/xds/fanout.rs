@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     cache::{Cache, Definitions},
-    session::Readiness,
+    protocol::Readiness,
 };
 
 /// Route configurations hold all services: they are rebuilt at most this often.

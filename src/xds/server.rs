@@ -23,7 +23,8 @@ use tonic::{
 
 use super::{
     codec::{Incoming, XdsCodec},
-    session::{Dialect, Response, Session},
+    protocol::{Dialect, Response},
+    session::Session,
     stream::{self, Shared},
 };
 use crate::translate::ResourceType;

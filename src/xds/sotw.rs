@@ -1,13 +1,13 @@
-//! The state-of-the-world dialect: reading a request, laying out a response.
+//! The state-of-the-world dialect: reading a request.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use envoy_types::pb::envoy::service::discovery::v3::DiscoveryRequest;
 
 use super::{
-    resource::{Resource, Version, put},
-    session::{Catalog, Dialect, Interest, Now, Received, Refusal, Session},
+    protocol::{Catalog, Dialect, Interest, Now, Received, Refusal},
+    resource::{Resource, Version},
+    session::Session,
 };
 use crate::translate::ResourceType;
 
@@ -54,14 +54,4 @@ impl Session {
             state.holds_all(resources, version);
         }
     }
-}
-
-/// `DiscoveryResponse`, in parts.
-pub(super) fn response(kind: ResourceType, version: &str, nonce: &str, resources: &[Arc<Resource>]) -> Vec<Bytes> {
-    let mut head = Vec::with_capacity(160);
-    put(1, version.as_bytes(), &mut head);
-    put(4, kind.type_url().as_bytes(), &mut head);
-    put(5, nonce.as_bytes(), &mut head);
-    let resources = resources.iter().map(|resource| resource.state_of_the_world().clone());
-    [Bytes::from(head)].into_iter().chain(resources).collect()
 }

@@ -10,7 +10,8 @@ use dashmap::DashMap;
 
 use super::{
     node::Client,
-    session::{Dialect, Session, TypeStatus},
+    protocol::{Dialect, TypeStatus},
+    session::Session,
 };
 use crate::{
     model::{UnixMillis, wire::time},

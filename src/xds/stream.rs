@@ -16,7 +16,8 @@ use super::{
     cache::{Cache, Mailbox, ViewCatalog},
     codec::Incoming,
     node,
-    session::{Dialect, Interest, Now, Received, Refusal, Response, Session, Verdict},
+    protocol::{Dialect, Interest, Now, Received, Refusal, Response, Verdict},
+    session::Session,
     status::{Proxies, Stream},
 };
 use crate::{model::UnixMillis, telemetry::Metrics, translate::ResourceType};

@@ -8,13 +8,11 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    delta,
     nack::suspects,
+    protocol::{ACK_PATIENCE, Catalog, Dialect, Nack, Now, Readiness, Response, STEP_PATIENCE, TypeStatus, Verdict},
     resource::{Resource, Version},
-    session::{
-        ACK_PATIENCE, Catalog, Dialect, Nack, Now, Readiness, Response, STEP_PATIENCE, Session, TypeStatus, Verdict,
-    },
-    sotw,
+    response,
+    session::Session,
     subscription::{Changed, Subscription},
 };
 use crate::translate::ResourceType;
@@ -397,10 +395,10 @@ impl TypeState {
         }
         let version = Version(self.digest).to_string();
         let chunks = match dialect {
-            Dialect::Incremental => delta::response(kind, &version, &nonce, &contents),
+            Dialect::Incremental => response::incremental(kind.type_url(), &version, &nonce, &contents),
             Dialect::StateOfTheWorld => {
                 let resources = if kind.is_full_set() { self.full_set(kind, catalog) } else { changed(&contents) };
-                sotw::response(kind, &version, &nonce, &resources)
+                response::state_of_the_world(kind.type_url(), &version, &nonce, &resources)
             }
         };
         self.status.version_sent = version.clone();

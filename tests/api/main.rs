@@ -3,6 +3,7 @@
 
 mod support;
 
+mod ads;
 mod durability;
 mod expiry;
 mod fencing;

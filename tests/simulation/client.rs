@@ -11,7 +11,8 @@ use convoy::{
     translate::{ResourceType, View, build, names::OUTBOUND},
     xds::{
         cache::{Cache, Mailbox, ViewCatalog},
-        session::{Dialect, Interest, Now, Readiness, Received, Session},
+        protocol::{Dialect, Interest, Now, Readiness, Received},
+        session::Session,
     },
 };
 use envoy_types::pb::{

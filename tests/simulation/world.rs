@@ -10,7 +10,7 @@ use convoy::{
     xds::{
         cache::Cache,
         fanout,
-        session::{Dialect, Readiness},
+        protocol::{Dialect, Readiness},
     },
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};

@@ -308,7 +308,7 @@ fn rule_3_a_request_without_a_type_is_refused_on_ads_only() {
 #[test]
 fn too_many_names_are_refused() {
     let mut bench = bench();
-    let names = (0..=super::super::session::MAX_NAMES).map(|number| number.to_string()).collect();
+    let names = (0..=super::super::protocol::MAX_NAMES).map(|number| number.to_string()).collect();
     let request = DeltaDiscoveryRequest {
         type_url: EDS.type_url().into(),
         resource_names_subscribe: names,

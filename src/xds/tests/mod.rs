@@ -21,8 +21,9 @@ use prost::Message;
 use tokio::time::Instant;
 
 use super::{
+    protocol::{Catalog, Dialect, Now, Readiness, Received, Refusal, Response},
     resource::Resource,
-    session::{Catalog, Dialect, Now, Readiness, Received, Refusal, Response, Session},
+    session::Session,
 };
 use crate::{
     model::UnixMillis,

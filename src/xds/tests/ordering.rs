@@ -1,7 +1,7 @@
 //! Make before break, in both dialects.
 
 use super::*;
-use crate::xds::session::STEP_PATIENCE;
+use crate::xds::protocol::STEP_PATIENCE;
 
 const BOTH: [Dialect; 2] = [Dialect::StateOfTheWorld, Dialect::Incremental];
 

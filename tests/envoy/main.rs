@@ -1,0 +1,26 @@
+//! Convoy as a real Envoy and a real gRPC client see it.
+//!
+//! Convoy runs as the `convoy` binary, Envoy as the one that `examples/envoy/get-envoy.sh` finds, agents as small HTTP
+//! servers in this process. Nothing is skipped: without an Envoy, or Python for the gRPC client, the tests fail. Figures
+//! are printed: `cargo test --test envoy -- --nocapture`.
+//!
+//! First what the tests are made of, then the promises, a module each.
+
+mod agents;
+mod convoy;
+mod envoy;
+mod http;
+mod load;
+mod machine;
+mod python;
+mod times;
+mod wait;
+
+mod crash;
+mod golden;
+mod hosts;
+mod nack;
+mod propagation;
+mod proxyless;
+mod restart;
+mod traffic;
