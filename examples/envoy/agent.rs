@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use axum::{Router, routing::any};
 use clap::Parser;
 use convoy_client::{Agent, AgentBuilder, Drained, Protocol, State, json::parse_duration};
@@ -70,18 +70,9 @@ async fn main() -> anyhow::Result<()> {
     say(&id, format_args!("registered in {}/{}", agent.namespace(), agent.service()));
 
     tokio::select! {
-        () = told(&mut stop) => {}
-        () = tell_states(&id, agent.states()) => return Err(anyhow!("{id} is no longer wanted")),
+        () = told(&mut stop) => drain(&agent, &options, &mut stop).await,
+        () = tell_states(&id, agent.states()) => {}
         ended = &mut server => return ended?.context("cannot serve"),
-    }
-    say(&id, format_args!("draining for {:?} at most", options.drain_time));
-    tokio::select! {
-        drained = agent.drain_for(options.drain_time) => match drained {
-            Ok(Drained::Gone) => say(&id, format_args!("drained")),
-            Ok(_) => say(&id, format_args!("drained for as long as was given")),
-            Err(error) => say(&id, format_args!("leaving without a drain: {error}")),
-        },
-        () = told(&mut stop) => say(&id, format_args!("leaving before the drain is over")), // told twice
     }
     close.send_replace(true);
     finish(&id, server).await
@@ -115,6 +106,19 @@ async fn serve(listener: TcpListener, id: String, mut closed: watch::Receiver<bo
     axum::serve(listener, app).with_graceful_shutdown(close).await
 }
 
+/// Leaves the traffic, and waits until that is done, or until told a second time.
+async fn drain(agent: &Agent, options: &Options, stop: &mut [Signal; 2]) {
+    say(agent.id(), format_args!("draining for {:?} at most", options.drain_time));
+    tokio::select! {
+        drained = agent.drain_for(options.drain_time) => match drained {
+            Ok(Drained::Gone) => say(agent.id(), format_args!("drained")),
+            Ok(_) => say(agent.id(), format_args!("drained for as long as was given")),
+            Err(error) => say(agent.id(), format_args!("leaving without a drain: {error}")),
+        },
+        () = told(stop) => say(agent.id(), format_args!("leaving before the drain is over")),
+    }
+}
+
 /// Lets the last answers out.
 async fn finish(id: &str, server: JoinHandle<std::io::Result<()>>) -> anyhow::Result<()> {
     match timeout(CLOSE_LIMIT, server).await {
@@ -125,7 +129,8 @@ async fn finish(id: &str, server: JoinHandle<std::io::Result<()>>) -> anyhow::Re
     Ok(())
 }
 
-/// Says how the agent stands with Convoy whenever that changes, until Convoy will not have it any more.
+/// Says how the agent stands with Convoy whenever that changes, until it is over: somebody else drained or
+/// deregistered it, or started a newer incarnation.
 async fn tell_states(id: &str, mut states: watch::Receiver<State>) {
     states.mark_unchanged();
     let mut away = false;
@@ -137,7 +142,10 @@ async fn tell_states(id: &str, mut states: watch::Receiver<State>) {
             State::Registered { .. } => say(id, format_args!("back with Convoy")),
             State::Away(error) => say(id, format_args!("serving on while Convoy is away: {error}")),
             State::Refused(error) => say(id, format_args!("refused by Convoy: {error}")),
-            State::Over(_) => return,
+            State::Over(why) => {
+                let why = why.as_ref().map_or_else(|| "removed".into(), ToString::to_string);
+                return say(id, format_args!("over: {why}"));
+            }
             _ => {}
         }
     }
