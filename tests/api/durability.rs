@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use convoy_client::proto::{LeaseOutcome, RegisterRequest, WatchKind, WatchRequest};
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::{RngExt, rngs::StdRng};
 use tokio::{sync::Mutex, task::JoinSet};
 
 use crate::support::{
@@ -98,7 +98,6 @@ async fn what_was_acknowledged_survives_a_kill_at_any_moment() {
     let mut random = seeded("what_was_acknowledged_survives_a_kill_at_any_moment");
     let home = Home::new("storage: redb\n");
     let book = Book::default();
-    let mut random = StdRng::seed_from_u64(random.random());
     for round in 0..ROUNDS {
         let mut child = Child::start(&home).await;
         if round > 0 {

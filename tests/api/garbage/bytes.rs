@@ -123,15 +123,11 @@ async fn connections_left_half_way_cost_nobody_else_anything() {
         for (number, stream) in left.into_iter().enumerate() {
             if number % 2 == 0 {
                 // Reset, not closed.
-                socket_linger(&stream);
+                stream.set_zero_linger().expect("a socket");
             }
         }
         witness.check(&format!("and abandoned at {name}")).await;
     }
-}
-
-fn socket_linger(stream: &TcpStream) {
-    stream.set_zero_linger().expect("a socket");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

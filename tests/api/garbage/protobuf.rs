@@ -1,11 +1,11 @@
 //! gRPC frames and protobuf messages that are none, on the API's port and on the xDS port.
 
-use std::{future::poll_fn, net::SocketAddr};
+use std::future::poll_fn;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use prost::Message;
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::RngExt;
 use tonic::{
     Code, Status,
     codegen::{Service, http},
@@ -53,10 +53,6 @@ async fn send(channel: &Channel, path: &str, kind: &str, bytes: Vec<u8>) -> Opti
     .await
 }
 
-async fn channel(address: SocketAddr) -> Channel {
-    connect(address).await
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_and_messages_that_are_none_are_the_callers_mistake() {
     let mut witness = Witness::start().await;
@@ -67,7 +63,7 @@ async fn frames_and_messages_that_are_none_are_the_callers_mistake() {
         registration[position] = 0xff;
         registration
     };
-    let (api, xds) = (channel(witness.child.addresses.grpc).await, channel(witness.child.addresses.xds).await);
+    let (api, xds) = (connect(witness.child.addresses.grpc).await, connect(witness.child.addresses.xds).await);
     for (what, bytes) in [
         ("no frame", vec![]),
         ("half a head", vec![0, 0, 0]),
@@ -109,11 +105,10 @@ async fn random_messages_change_nothing() {
     let mut random = seeded("random_messages_change_nothing");
     let mut witness = Witness::start().await;
     let good = instances("web", 1..3).encode_to_vec();
-    let mut random = StdRng::seed_from_u64(random.random());
     for (address, paths) in
         [(witness.child.addresses.grpc, [REGISTER, BEATS, WATCH]), (witness.child.addresses.xds, [ADS, DELTA, ADS])]
     {
-        let channel = channel(address).await;
+        let channel = connect(address).await;
         for path in paths {
             for _ in 0..40 {
                 let mut bytes = good.clone();
@@ -133,8 +128,8 @@ async fn another_content_type_and_another_service_are_answered() {
     let mut witness = Witness::start().await;
     let good = honest(&instances("web", 1..3).encode_to_vec());
     for address in [witness.child.addresses.grpc, witness.child.addresses.xds] {
-        let channel = channel(address).await;
-        for kind in ["application/json", "text/plain", "application/grpc-web", "", "\u{7f}".trim_matches('\u{7f}')] {
+        let channel = connect(address).await;
+        for kind in ["application/json", "text/plain", "application/grpc-web", ""] {
             for path in
                 [REGISTER, ADS, "/", "/no.such.Service/Call", "/convoy.v1.Registry/", "/convoy.v1.Proxies/ListProxies"]
             {
@@ -161,7 +156,7 @@ async fn messages_nested_without_end_are_refused() {
     }
     let entry = [wrapped(1, b"namespace"), wrapped(2, &value)].concat();
     let node = [wrapped(1, b"tester"), wrapped(3, &wrapped(1, &entry))].concat();
-    let xds = channel(witness.child.addresses.xds).await;
+    let xds = connect(witness.child.addresses.xds).await;
     // The node is field 1 of both requests.
     for path in [ADS, DELTA] {
         let status = send(&xds, path, "application/grpc", honest(&wrapped(1, &node))).await.expect("a status");

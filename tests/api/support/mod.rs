@@ -14,7 +14,7 @@ use std::time::Duration;
 use rand::{SeedableRng, rngs::StdRng};
 
 /// Only a test that fails waits so long.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits for something that must happen.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
