@@ -45,7 +45,7 @@ mod tests {
     #[test]
     fn without_a_name_all_are_suspect() {
         let (web, api): (Arc<str>, Arc<str>) = ("web".into(), "api".into());
-        let changed = [web.clone(), api.clone()];
+        let changed = [web, api.clone()];
         assert_eq!(suspects("bad", changed.iter()), changed);
         assert_eq!(suspects("api: bad", changed.iter()), [api]);
     }
