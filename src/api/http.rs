@@ -72,7 +72,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
             _ => Problem::new("invalid_argument", rejection.body_text()),
         })?;
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
-        read(&mut serde_json::Deserializer::from_slice(text)).map(Self)
+        if text.trim_ascii_start().first().is_some_and(|first| *first == b'[') {
+            // Read by position, an array would pass for an object.
+            return Err(Invalid::new("body", "[…]", "a JSON object").into());
+        }
+        let mut reader = serde_json::Deserializer::from_slice(text);
+        let value = read(&mut reader)?;
+        reader.end().map_err(|error| Invalid::new("body", "…", error.to_string()))?;
+        Ok(Self(value))
     }
 }
 

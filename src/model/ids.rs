@@ -94,10 +94,12 @@ fn check_label(field: &str, text: &str) -> Result<(), Invalid> {
 
 fn check_instance_id(field: &str, text: &str) -> Result<(), Invalid> {
     let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
-    if (1..=MAX_INSTANCE_ID_BYTES).contains(&text.len()) && text.bytes().all(allowed) {
+    // `.` and `..` could not stand in a path.
+    let somebody = text.bytes().any(|c| c != b'.');
+    if (1..=MAX_INSTANCE_ID_BYTES).contains(&text.len()) && text.bytes().all(allowed) && somebody {
         return Ok(());
     }
-    Err(Invalid::new(field, text, "1 to 253 of A-Z, a-z, 0-9, '.', '_' and '-'"))
+    Err(Invalid::new(field, text, "1 to 253 of A-Z, a-z, 0-9, '.', '_' and '-', and not dots alone"))
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -176,7 +178,7 @@ mod tests {
         for good in ["a", "Pod_1.zone-2", &"x".repeat(253)] {
             assert!(InstanceId::parse("id", good).is_ok(), "{good}");
         }
-        for bad in ["", "a/b", "a b", "é", &"x".repeat(254)] {
+        for bad in ["", ".", "..", "a/b", "a b", "é", &"x".repeat(254)] {
             assert!(InstanceId::parse("id", bad).is_err(), "{bad}");
         }
     }

@@ -17,6 +17,8 @@ use super::{
 };
 use crate::{model::limits::quoted, translate::ResourceType};
 
+/// How many of the resources at fault are kept to be shown.
+const MAX_NACK_RESOURCES: usize = 100;
 /// What a client says of a refusal is read, kept and shown up to here.
 const MAX_NACK_BYTES: usize = 4096;
 /// Responses on their way that are remembered; the ACK of an older one is of no use.
@@ -240,7 +242,8 @@ impl TypeState {
         }
         self.status.nacks += 1;
         self.status.rejected = true;
-        self.status.last_nack = Some(Nack { message, version: outstanding.version, resources: suspects, at: now.unix });
+        let resources = suspects.iter().take(MAX_NACK_RESOURCES).cloned().collect();
+        self.status.last_nack = Some(Nack { message, version: outstanding.version, resources, at: now.unix });
         Some(Verdict::Nack)
     }
 

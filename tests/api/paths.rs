@@ -13,6 +13,19 @@ use crate::support::{ads::connect, server::Convoy, within};
 const WEB: &str = "/v1/namespaces/default/services/web";
 
 #[tokio::test]
+async fn a_body_is_one_json_object() {
+    let convoy = Convoy::start().await;
+    let http = &convoy.api.http;
+    for body in ["[]", " [[]]", "{\"leases\": []}{}", "{\"leases\": []} x", "null", "7"] {
+        let answer = http.call(Method::POST, "/v1/heartbeats", body).await;
+        assert_eq!(answer.status, 400, "{body}: {}", answer.text);
+    }
+    for body in ["", "{}", " {\"leases\": []} \n"] {
+        http.call(Method::POST, "/v1/heartbeats", body).await.ok();
+    }
+}
+
+#[tokio::test]
 async fn every_path_answers_to_its_methods() {
     let convoy = Convoy::start().await;
     let http = convoy.api.http;
