@@ -15,7 +15,7 @@ use crate::{
         command::{Error, Register},
         state::{ServiceState, State},
     },
-    storage::{Key, Record},
+    storage::{Change, Key, Record},
 };
 
 impl State {
@@ -169,7 +169,13 @@ impl State {
         for service in services {
             let of = register.instances.iter().map(|(key, _)| key).filter(|key| key.service == *service);
             let added = of.filter(|key| self.snapshot().instance(key).is_none()).count();
-            let present = self.snapshot().services.get(service).map_or(0, |state| state.instances.len());
+            // Who is replaced makes room.
+            let leaves = |change: &&Change| match (&change.key, &change.record) {
+                (Key::Instance(key), Some(Record::Tombstone(_))) => key.service == *service,
+                _ => false,
+            };
+            let leaving = plan.transaction.changes.iter().filter(leaves).count();
+            let present = self.snapshot().services.get(service).map_or(0, |state| state.instances.len()) - leaving;
             plan.join(Group::Service(service.clone()), added, present, limits.instances_per_service)?;
         }
         let members = self.lease(lease).map(|state| &state.members);

@@ -131,6 +131,8 @@ fn limits_are_refused_whole() {
     let error = book.register(&[("web/3", spec(3))]).expect_err("refused");
     assert!(matches!(error, Error::LimitReached { limit: 2, .. }), "{error}");
     book.register(&[("web/2", InstanceSpec { weight: 1, ..spec(2) })]).expect("a change is no newcomer");
+    book.register_as(None, None, &[("web/3", spec(1))]).expect("who takes another's place finds room");
+    book.register_as(Some(lease), Some(1), &[("cache/1", spec(1))]).expect("registered");
     book.register_as(Some(lease), None, &[("api/1", spec(1))]).expect("registered");
     let error = book.register_as(Some(lease), None, &[("db/1", spec(1))]).expect_err("refused");
     assert!(matches!(error, Error::LimitReached { limit: 3, .. }), "{error}");
