@@ -16,10 +16,10 @@ command -v python3 >/dev/null || fail "python3 is missing: install Python 3.8 or
 case " $* " in *" --help "* | *" -h "*) exec python3 -B "$here/demo.py" --help ;; esac
 
 # The dev profile: on a fresh machine it builds in about half the time of a release, and nothing that the demo shows
-# needs an optimised binary. `--examples` (there are none) is for the features of `cargo test`, so that neither builds
-# again what the other has built.
+# needs an optimised binary. The whole workspace, and `--examples` (there are none), for the very features of
+# `cargo test --workspace`: then neither builds again what the other has built.
 echo "Building Convoy and the demo's agent (the first time takes a few minutes)"
-cargo build --manifest-path "$root/Cargo.toml" --locked --package convoy --package demo-agent --bins --examples
+cargo build --manifest-path "$root/Cargo.toml" --locked --workspace --bins --examples
 target=$(cd "${CARGO_TARGET_DIR:-$root/target}" && pwd)
 envoy=$("$here/get-envoy.sh")
 
