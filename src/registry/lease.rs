@@ -124,8 +124,9 @@ impl LeaseTable {
     }
 }
 
+/// However long a limit lets a lease be, a deadline stays a number, and below `EXPIRING`.
 fn millis(duration: Duration) -> u64 {
-    duration.as_millis().try_into().unwrap_or(u64::MAX / 2)
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min(u64::MAX / 2)
 }
 
 #[cfg(test)]

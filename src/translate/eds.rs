@@ -57,7 +57,7 @@ fn assignment(name: &str, state: &ServiceState, port: &PortName) -> Vec<u8> {
         let group = groups.entry(&instance.spec.locality).or_default();
         let endpoint = self::endpoint(instance, endpoint, status);
         put_bytes(2, &endpoint, &mut group.endpoints);
-        group.weight += u32::from(instance.spec.weight);
+        group.weight = group.weight.saturating_add(instance.spec.weight.into());
     }
     let mut bytes = Vec::new();
     put_bytes(1, name.as_bytes(), &mut bytes);
