@@ -94,6 +94,7 @@ impl Config {
         config.storage = storage.unwrap_or(config.storage);
         config.data_dir = data_dir.unwrap_or(config.data_dir);
         config.log = log.unwrap_or(config.log);
+        config.limits.check()?;
         Ok(config)
     }
 
@@ -142,6 +143,11 @@ mod tests {
         let overrides = Overrides { http_address: "127.0.0.1:2".parse().ok(), ..Overrides::default() };
         let config = Config::load(Some(&file), overrides).expect("valid");
         assert_eq!((config.http_address.port(), config.storage), (2, StorageKind::Memory));
+        for limits in ["instances_per_call: 0", "default_ttl_seconds: 0", "max_ttl_seconds: 10"] {
+            std::fs::write(&file, format!("limits:\n  {limits}\n")).expect("written");
+            let error = format!("{:#}", Config::load(Some(&file), Overrides::default()).expect_err(limits));
+            assert!(error.contains("limits."), "{limits}: {error}");
+        }
         let missing = Config::load(Some(&directory.path().join("none")), Overrides::default());
         assert!(format!("{:#}", missing.expect_err("missing")).contains("none"));
     }

@@ -1,14 +1,20 @@
 //! The composition root: opens the store, starts the tasks and the listeners, reports where they are, and stops them in
 //! order. `stop` lets streams end and calls finish, for a bounded time.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context as TaskContext, Poll},
+    time::Duration,
+};
 
 use anyhow::Context;
 use futures_util::StreamExt;
 use tokio::{
     net::{TcpListener, TcpSocket},
     sync::watch,
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
 };
 use tonic::{
     service::Routes,
@@ -34,7 +40,24 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 /// How long calls may take to finish when Convoy stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A running Convoy. Dropping it without `stop` ends its tasks at once.
+/// A task that ends with whoever waits for it.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Future for AbortOnDrop {
+    type Output = Result<(), tokio::task::JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context)
+    }
+}
+
+/// A running Convoy. Dropping it without `stop` ends its listeners, the registry and the fan-out at once.
 #[derive(Debug)]
 pub struct Server {
     http: SocketAddr,
@@ -58,7 +81,8 @@ impl Server {
         let (mut core, servers) = (JoinSet::new(), JoinSet::new());
 
         let (registry, running) = Registry::start(storage, opened, config.limits.clone(), metrics.clone());
-        core.spawn(async move { running.await.context("the registry has failed") });
+        let registry_task = AbortOnDrop(running);
+        core.spawn(async move { registry_task.await.context("the registry has failed") });
 
         let settled = registry.had_state() || config.settle.is_zero();
         let readiness = if settled { Readiness::Ready } else { Readiness::Unknown };

@@ -49,7 +49,7 @@ pub fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
         .route("/v1/watch", get(watch_events))
         .route("/metrics", get(metrics))
         .route("/livez", get(ok))
-        .route("/readyz", get(ok))
+        .route("/readyz", get(ready))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(DefaultBodyLimit::max(limit))
@@ -315,6 +315,11 @@ async fn metrics(State(shell): Shared) -> impl IntoResponse {
 
 async fn ok() -> &'static str {
     "ok\n"
+}
+
+/// Not ready while the store takes no writes; reads, xDS and heartbeats go on.
+async fn ready(State(shell): Shared) -> Result<&'static str, Problem> {
+    if shell.api.registry.is_writable() { Ok("ok\n") } else { Err(Problem::new("unavailable", "the store fails")) }
 }
 
 async fn unknown_path(request: Request) -> Problem {

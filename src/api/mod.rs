@@ -64,22 +64,25 @@ impl Api {
     pub fn heartbeat(&self, request: proto::HeartbeatRequest) -> Result<proto::HeartbeatResponse, Problem> {
         let limit = self.registry.limits().leases_per_heartbeat;
         at_most("leases", request.leases.len(), limit, "leases in one call")?;
-        let mut leases = Vec::with_capacity(request.leases.len());
-        for (index, heartbeat) in request.leases.into_iter().enumerate() {
-            let field = || format!("leases[{index}]");
-            let lease = LeaseId::parse("lease", &heartbeat.lease).map_err(|invalid| invalid.inside(&field()))?;
-            if let Some(load) = &heartbeat.load {
-                check_load(load).map_err(|invalid| invalid.inside(&field()))?;
-            }
-            leases.push(match self.registry.heartbeat(lease, heartbeat.load) {
-                Some(held) => proto::LeaseStatus { outcome: LeaseOutcome::Kept.into(), lease: Some(lease_of(held)) },
-                None => {
-                    let lease = Some(proto::Lease { id: heartbeat.lease, ..Default::default() });
-                    proto::LeaseStatus { outcome: LeaseOutcome::RegisterAgain.into(), lease }
-                }
-            });
-        }
+        // All is checked before any is renewed: an error changes nothing.
+        let check = |(index, heartbeat): (usize, proto::LeaseHeartbeat)| {
+            let lease = LeaseId::parse("lease", &heartbeat.lease);
+            let checked = lease.and_then(|lease| heartbeat.load.as_ref().map_or(Ok(()), check_load).map(|()| lease));
+            checked.map(|lease| (lease, heartbeat.load)).map_err(|invalid| invalid.inside(&format!("leases[{index}]")))
+        };
+        let checked: Vec<_> = request.leases.into_iter().enumerate().map(check).collect::<Result<_, _>>()?;
+        let leases = checked.into_iter().map(|(lease, load)| self.renew(lease, load)).collect();
         Ok(proto::HeartbeatResponse { leases })
+    }
+
+    fn renew(&self, lease: LeaseId, load: Option<proto::Load>) -> proto::LeaseStatus {
+        match self.registry.heartbeat(lease, load) {
+            Some(held) => proto::LeaseStatus { outcome: LeaseOutcome::Kept.into(), lease: Some(lease_of(held)) },
+            None => {
+                let lease = Some(proto::Lease { id: lease.to_string(), ..Default::default() });
+                proto::LeaseStatus { outcome: LeaseOutcome::RegisterAgain.into(), lease }
+            }
+        }
     }
 
     pub async fn deregister(&self, request: proto::DeregisterRequest) -> Result<proto::DeregisterResponse, Problem> {

@@ -36,7 +36,8 @@ pub(super) struct Bootstrap {
     /// Where the proxy's admin interface listens; leave it on loopback, it can stop the proxy
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9901")]
     admin_address: SocketAddr,
-    /// A service to see (SERVICE or SERVICE.NAMESPACE); all of the namespace when not set
+    /// A service that the proxy needs (SERVICE or SERVICE.NAMESPACE), noted in its metadata; this version of Convoy shows
+    /// every proxy all services all the same
     #[arg(long = "import", value_name = "SERVICE")]
     imports: Vec<String>,
     /// Ask in the state-of-the-world dialect

@@ -89,6 +89,27 @@ impl Limits {
         Duration::from_secs(self.default_ttl_seconds)
     }
 
+    /// Whether the limits themselves make sense.
+    pub fn check(&self) -> Result<(), Invalid> {
+        let at_least_one = [
+            ("min_ttl_seconds", self.min_ttl_seconds as usize),
+            ("ports", self.ports),
+            ("request_bytes", self.request_bytes),
+            ("instances_per_service", self.instances_per_service),
+            ("instances_per_call", self.instances_per_call),
+            ("instances_per_lease", self.instances_per_lease),
+            ("leases_per_heartbeat", self.leases_per_heartbeat),
+        ];
+        if let Some((name, value)) = at_least_one.iter().find(|(_, value)| *value == 0) {
+            return Err(Invalid::new(format!("limits.{name}"), value, "at least 1"));
+        }
+        if !(self.min_ttl_seconds..=self.max_ttl_seconds).contains(&self.default_ttl_seconds) {
+            let rule = "min_ttl_seconds <= default_ttl_seconds <= max_ttl_seconds";
+            return Err(Invalid::new("limits.default_ttl_seconds", self.default_ttl_seconds, rule));
+        }
+        Ok(())
+    }
+
     pub fn check_ttl(&self, field: &str, ttl: Duration) -> Result<Duration, Invalid> {
         let (min, max) = (Duration::from_secs(self.min_ttl_seconds), Duration::from_secs(self.max_ttl_seconds));
         if (min..=max).contains(&ttl) {

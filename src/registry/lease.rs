@@ -86,6 +86,13 @@ impl LeaseTable {
         }
     }
 
+    /// Lets a lease hold until then, whose expiry could not be carried out.
+    pub fn postpone(&self, id: LeaseId, deadline_ms: u64) {
+        if let Some(entry) = self.leases.get(&id) {
+            entry.deadline_ms.store(deadline_ms, Ordering::Relaxed);
+        }
+    }
+
     /// Whether the lease's expiry is still to be carried out.
     pub fn is_expiring(&self, id: LeaseId) -> bool {
         self.leases.get(&id).is_some_and(|entry| entry.deadline_ms.load(Ordering::Relaxed) == EXPIRING)
@@ -103,9 +110,16 @@ impl LeaseTable {
         if !current {
             return Due::Stale;
         }
-        let over = |deadline: u64| (deadline <= now_ms).then_some(EXPIRING);
-        match timer.entry.deadline_ms.fetch_update(Ordering::Relaxed, Ordering::Relaxed, over) {
-            Ok(_) => Due::Expired,
+        // A heartbeat that came just after a pause, before that was taken out of time, set it too far ahead.
+        let furthest = now_ms + millis(timer.entry.ttl);
+        let look = |deadline: u64| match deadline {
+            EXPIRING => None,
+            deadline if deadline <= now_ms => Some(EXPIRING),
+            deadline => (deadline > furthest).then_some(furthest),
+        };
+        match timer.entry.deadline_ms.fetch_update(Ordering::Relaxed, Ordering::Relaxed, look) {
+            Ok(deadline) if deadline <= now_ms => Due::Expired,
+            Ok(_) => Due::At(furthest),
             Err(EXPIRING) => Due::Stale,
             Err(deadline) => Due::At(deadline),
         }
@@ -124,8 +138,9 @@ impl LeaseTable {
     }
 }
 
+/// However long a limit lets a lease be, a deadline stays a number, and below `EXPIRING`.
 fn millis(duration: Duration) -> u64 {
-    duration.as_millis().try_into().unwrap_or(u64::MAX / 2)
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min(u64::MAX / 2)
 }
 
 #[cfg(test)]
@@ -166,6 +181,16 @@ mod tests {
         assert_eq!(table.look(&timer, 60_000), Due::Stale);
         table.remove(ID);
         assert_eq!(table.renew(ID, 0, None), None);
+    }
+
+    #[test]
+    fn a_deadline_is_never_further_away_than_a_ttl() {
+        let table = LeaseTable::default();
+        let (_, timer) = table.set(ID, TTL, 0);
+        // As after a pause of a minute that the clock has then taken out.
+        table.renew(ID, 60_000, None);
+        assert_eq!(table.look(&timer, 5_000), Due::At(35_000));
+        assert_eq!(table.look(&timer, 35_000), Due::Expired);
     }
 
     #[test]

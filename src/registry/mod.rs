@@ -14,7 +14,14 @@ mod wheel;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use convoy_client::proto::Load;
@@ -62,6 +69,8 @@ struct Inner {
     dirty_services: Arc<DirtySet<ServiceKey>>,
     commands: mpsc::Sender<Queued>,
     watchers: Arc<()>,
+    /// The last write has failed.
+    store_fails: Arc<AtomicBool>,
     /// What the store held when it was opened.
     opened_with: usize,
 }
@@ -110,6 +119,7 @@ impl Registry {
             dirty_services: Arc::default(),
             commands,
             watchers: Arc::new(()),
+            store_fails: Arc::default(),
             opened_with,
         });
         let task = task::Task::new(&inner, storage, state, effects);
@@ -128,6 +138,11 @@ impl Registry {
     /// Whether the store held anything when it was opened. Without, a returning proxy knows more than Convoy does.
     pub fn had_state(&self) -> bool {
         self.inner.opened_with > 0
+    }
+
+    /// Whether writes go through: the last one did.
+    pub fn is_writable(&self) -> bool {
+        !self.inner.store_fails.load(Ordering::Relaxed)
     }
 
     /// Waits until services changed, and takes their names. For one reader.

@@ -133,11 +133,13 @@ pub struct State {
 impl State {
     /// The state of a store as it was opened.
     pub fn load(revision: Revision, mut records: Vec<(Key, Revision, Record)>, now: UnixMillis) -> (Self, Effects) {
-        // Services before instances, as within a commit; then by age, as they came.
-        records.sort_by(|(a_key, a, _), (b_key, b, _)| {
-            let service = |key: &Key| !matches!(key, Key::Service(_));
-            (service(a_key), a, a_key).cmp(&(service(b_key), b, b_key))
-        });
+        // What instances hang on goes first; then by age, as they came.
+        let rank = |key: &Key| match key {
+            Key::Service(_) => 0,
+            Key::Lease(_) => 1,
+            Key::Instance(_) => 2,
+        };
+        records.sort_by(|(a_key, a, _), (b_key, b, _)| (rank(a_key), a, a_key).cmp(&(rank(b_key), b, b_key)));
         let (mut state, mut effects) = (Self::default(), Effects::default());
         for (key, revision, record) in records {
             state.change(revision, Change { key, record: Some(record) }, now, &mut effects);

@@ -7,7 +7,10 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -30,7 +33,7 @@ use super::{
 use crate::{
     dirty::DirtySet,
     model::{Incarnation, InstanceKey, Limits, Revision, ServiceKey, UnixMillis},
-    storage::{Commit, CommitError, Storage},
+    storage::{Commit, CommitError, Storage, Transaction},
     telemetry::Metrics,
 };
 
@@ -80,10 +83,13 @@ pub(super) struct Task {
     leases: Arc<LeaseTable>,
     events: Arc<EventLog>,
     dirty_services: Arc<DirtySet<ServiceKey>>,
+    store_fails: Arc<AtomicBool>,
     /// Services that have changed since the last snapshot was published.
     changed_services: BTreeSet<ServiceKey>,
     wheel: Wheel<Timer>,
-    waiting: VecDeque<Pending>,
+    /// What clients asked for, and what timers did: neither keeps the other from its turn.
+    asked: VecDeque<Pending>,
+    due: VecDeque<Pending>,
     round: Vec<InFlight>,
 }
 
@@ -99,9 +105,11 @@ impl Task {
             leases: inner.leases.clone(),
             events: inner.events.clone(),
             dirty_services: inner.dirty_services.clone(),
+            store_fails: inner.store_fails.clone(),
             changed_services: BTreeSet::new(),
             wheel: Wheel::default(),
-            waiting: VecDeque::new(),
+            asked: VecDeque::new(),
+            due: VecDeque::new(),
             round: Vec::new(),
         };
         // After a restart every lease has one full TTL, and every drain its full time.
@@ -149,10 +157,10 @@ impl Task {
                     self.written(outcomes);
                     self.answer_applied();
                 }
-                queued = commands.recv(), if self.waiting.len() < MAX_ROUND => {
+                queued = commands.recv(), if self.asked.len() < MAX_ROUND => {
                     let Some(queued) = queued else { return };
                     self.enqueue(queued);
-                    while self.waiting.len() < MAX_ROUND && let Ok(queued) = commands.try_recv() {
+                    while self.asked.len() < MAX_ROUND && let Ok(queued) = commands.try_recv() {
                         self.enqueue(queued);
                     }
                 }
@@ -161,24 +169,42 @@ impl Task {
     }
 
     fn enqueue(&mut self, Queued { command, reply }: Queued) {
-        self.waiting.push_back(Pending { command, reply, attempts: 0 });
+        self.asked.push_back(Pending { command, reply, attempts: 0 });
     }
 
     fn enqueue_own(&mut self, command: Command) {
-        self.enqueue(Queued { command, reply: None });
+        self.due.push_back(Pending { command, reply: None, attempts: 0 });
     }
 
     /// Plans what waits. What is refused, or changes nothing, is answered at once.
-    fn plan_round(&mut self) -> Vec<crate::storage::Transaction> {
+    fn plan_round(&mut self) -> Vec<Transaction> {
+        let (mut footprints, mut transactions) = (Footprints::default(), Vec::new());
+        let due = std::mem::take(&mut self.due);
+        self.due = self.plan_some(due, MAX_ROUND / 2, &mut footprints, &mut transactions);
+        let asked = std::mem::take(&mut self.asked);
+        self.asked = self.plan_some(asked, MAX_ROUND, &mut footprints, &mut transactions);
+        transactions
+    }
+
+    /// Plans from the front of a queue until there are `limit` transactions; gives back what has to wait.
+    fn plan_some(
+        &mut self,
+        mut queue: VecDeque<Pending>,
+        limit: usize,
+        footprints: &mut Footprints,
+        transactions: &mut Vec<Transaction>,
+    ) -> VecDeque<Pending> {
         let now = self.clock.unix();
-        let (mut footprints, mut transactions, mut deferred) = (Footprints::default(), Vec::new(), VecDeque::new());
-        while let Some(pending) = self.waiting.pop_front() {
+        let mut deferred = VecDeque::new();
+        while transactions.len() < limit
+            && let Some(pending) = queue.pop_front()
+        {
             if self.is_obsolete(&pending.command) {
                 continue;
             }
             match self.state.plan(&pending.command, now, &self.limits) {
                 Err(error) => self.refuse(pending, error),
-                Ok(plan) if !footprints.add(&plan) || transactions.len() >= MAX_ROUND => deferred.push_back(pending),
+                Ok(plan) if !footprints.add(&plan) => deferred.push_back(pending),
                 Ok(plan) if plan.transaction.changes.is_empty() => self.complete(pending, &plan),
                 Ok(mut plan) => {
                     transactions.push(std::mem::take(&mut plan.transaction));
@@ -186,8 +212,8 @@ impl Task {
                 }
             }
         }
-        self.waiting = deferred;
-        transactions
+        deferred.append(&mut queue);
+        deferred
     }
 
     /// An expiry whose agent has registered again meanwhile: its timer goes on.
@@ -204,6 +230,8 @@ impl Task {
 
     /// The store's word on the round.
     fn written(&mut self, outcomes: Vec<Result<Revision, CommitError>>) {
+        let failed = outcomes.iter().any(|outcome| matches!(outcome, Err(CommitError::Unavailable(_))));
+        self.store_fails.store(failed, Ordering::Relaxed);
         let round = std::mem::take(&mut self.round);
         for (mut in_flight, outcome) in round.into_iter().zip(outcomes) {
             match outcome {
@@ -213,7 +241,8 @@ impl Task {
                 }
                 Err(CommitError::Conflict) if in_flight.pending.attempts < MAX_ATTEMPTS => {
                     in_flight.pending.attempts += 1;
-                    self.waiting.push_back(in_flight.pending);
+                    let queue = if in_flight.pending.reply.is_some() { &mut self.asked } else { &mut self.due };
+                    queue.push_back(in_flight.pending);
                 }
                 Err(error) => self.refuse(in_flight.pending, Error::Unavailable { reason: error.to_string() }),
             }
@@ -259,7 +288,8 @@ impl Task {
             let later = tick_of(self.clock.now_ms() + EXPIRY_RETRY_MS);
             match &pending.command {
                 Command::Expire(lease) => {
-                    self.leases.revive(*lease, self.clock.now_ms());
+                    // Until it is tried again its agent may still renew it.
+                    self.leases.postpone(*lease, self.clock.now_ms() + EXPIRY_RETRY_MS);
                     if let Some((_, timer)) = self.leases.timer(*lease) {
                         self.wheel.set(later, Timer::Lease(timer));
                     }

@@ -8,7 +8,8 @@
 //!
 //! Weight 0 is left out too. UNHEALTHY is never sent. Localities and endpoints come in a stable order, each address
 //! once (the registry sees to it), and a locality's weight is the sum of its endpoints' (gRPC leaves out a locality
-//! without one). An instance's endpoint is encoded on its own; an assignment is put together from such pieces.
+//! without one). An instance's endpoint is encoded on its own, and an assignment is put together from such pieces; the
+//! pieces are not kept yet.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -57,7 +58,7 @@ fn assignment(name: &str, state: &ServiceState, port: &PortName) -> Vec<u8> {
         let group = groups.entry(&instance.spec.locality).or_default();
         let endpoint = self::endpoint(instance, endpoint, status);
         put_bytes(2, &endpoint, &mut group.endpoints);
-        group.weight += u32::from(instance.spec.weight);
+        group.weight = group.weight.saturating_add(instance.spec.weight.into());
     }
     let mut bytes = Vec::new();
     put_bytes(1, name.as_bytes(), &mut bytes);

@@ -2,7 +2,8 @@
 //!
 //! A resource is built when somebody asks for it, and again when what it is made of has changed and somebody is
 //! subscribed; if its content is equal, that is the end of it. Else the index leads to the sessions subscribed, and
-//! only these are told: a name in their set of dirty names. Nobody else pays, and nobody is waited for.
+//! only these are told: a name in their set of dirty names. Nobody else pays, and nobody is waited for. What nobody
+//! follows any more is dropped; a wildcard's resources stay until they change.
 //!
 //! A slot's lock covers its building and its list of subscribers, so that a session that subscribes and then looks
 //! misses no change. No lock is held while another is taken, but for the map's own.
@@ -101,7 +102,7 @@ impl Cache {
         let empty = {
             let mut slot = lock(&slot);
             slot.subscribers.remove(&subscriber.id);
-            slot.subscribers.is_empty() && slot.resource.is_none()
+            slot.subscribers.is_empty()
         };
         // Who holds a slot is about to use it: only one that nobody holds is dropped.
         drop(slot);
@@ -187,11 +188,18 @@ impl Cache {
     /// Something that a resource is made of has changed.
     fn touch(&self, key: &ResourceKey) {
         let Some(slot) = self.slots.get(key).map(|slot| slot.clone()) else { return };
-        let mut slot = lock(&slot);
-        slot.fresh = false;
-        if !slot.subscribers.is_empty() && self.freshen(key, &mut slot) {
-            tell(&slot.subscribers, key.kind, std::slice::from_ref(&key.name));
+        {
+            let mut slot = lock(&slot);
+            slot.fresh = false;
+            if !slot.subscribers.is_empty() {
+                if self.freshen(key, &mut slot) {
+                    tell(&slot.subscribers, key.kind, std::slice::from_ref(&key.name));
+                }
+                return;
+            }
         }
+        drop(slot);
+        self.drop_slot(key);
     }
 
     /// A service's instances or its definition have changed.

@@ -11,6 +11,8 @@ use super::{
     session::{Session, check_lengths},
 };
 
+use crate::translate::ResourceType;
+
 impl Session {
     /// Takes one request: of a first-of-its-type, an ACK or NACK, or one that only changes the subscription; or of
     /// several of these at once. Subscriptions hold whatever the nonce is.
@@ -42,6 +44,9 @@ impl Session {
                 state.holds(name.into(), Version::parse(&version).unwrap_or(Version(1)));
             }
             self.set_returning();
+        }
+        if first && kind == ResourceType::Endpoint {
+            self.ask_warming();
         }
         Ok(Received { interest: Some(Interest { kind, changed }), verdict: verdict.map(|verdict| (kind, verdict)) })
     }

@@ -14,7 +14,7 @@
 //! waits longer than `STEP_PATIENCE`. Endpoints wait for nothing, since a cluster's ACK may wait for them.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -36,13 +36,16 @@ pub struct Session {
     next_nonce: u64,
     /// The client has been here before: it holds what an earlier stream gave it.
     returning: bool,
+    /// Clusters sent before the client had asked for any endpoints.
+    warming: BTreeSet<Arc<str>>,
     immediate: VecDeque<Response>,
 }
 
 impl Session {
     pub fn new(dialect: Dialect, only: Option<ResourceType>) -> Self {
         let types = BTreeMap::new();
-        Self { dialect, only, types, next_nonce: 1, returning: false, immediate: VecDeque::new() }
+        let (warming, immediate) = (BTreeSet::new(), VecDeque::new());
+        Self { dialect, only, types, next_nonce: 1, returning: false, warming, immediate }
     }
 
     pub fn status(&self) -> impl Iterator<Item = (ResourceType, TypeStatus)> {
@@ -156,8 +159,19 @@ impl Session {
         if kind != ResourceType::Cluster {
             return;
         }
-        let Some(endpoints) = self.types.get_mut(&ResourceType::Endpoint) else { return };
-        batch.changed.iter().for_each(|(name, _)| endpoints.ask_again(name));
+        match self.types.get_mut(&ResourceType::Endpoint) {
+            Some(endpoints) => batch.changed.iter().for_each(|(name, _)| endpoints.ask_again(name)),
+            // A client that has come back may ask for them in a moment, and say that it has them.
+            None => self.warming.extend(batch.changed.iter().map(|(name, _)| name.clone())),
+        }
+    }
+
+    /// The client asks for endpoints for the first time: those of clusters that have gone out before are due.
+    pub(super) fn ask_warming(&mut self) {
+        let warming = std::mem::take(&mut self.warming);
+        if let Some(endpoints) = self.types.get_mut(&ResourceType::Endpoint) {
+            warming.iter().for_each(|name| endpoints.ask_again(name));
+        }
     }
 
     /// Whether the proxy follows all clusters on this stream, so that an unknown one is one it has not got yet.

@@ -33,14 +33,20 @@ impl Session {
         let changed = state.subscription.replace(kind, &request.resource_names);
         state.subscribe(kind, &changed, Dialect::StateOfTheWorld);
         if first && !request.version_info.is_empty() {
-            self.resume(kind, &request.version_info, catalog);
+            self.set_returning();
+            // Of other types the version may be of names that the client has dropped without a word since.
+            if kind.is_full_set() {
+                self.resume(kind, &request.version_info, catalog);
+            }
+        }
+        if first && kind == ResourceType::Endpoint {
+            self.ask_warming();
         }
         Ok(Received { interest: Some(Interest { kind, changed }), verdict })
     }
 
     /// A client that comes back with a version has everything if that is the version of what it asks for now.
     fn resume(&mut self, kind: ResourceType, version: &str, catalog: &dyn Catalog) {
-        self.set_returning();
         let state = self.state(kind);
         let mut names: Vec<Arc<str>> = state.subscription.names().iter().cloned().collect();
         if state.subscription.is_wildcard() {

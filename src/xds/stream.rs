@@ -3,7 +3,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use tokio::{
@@ -202,7 +202,9 @@ impl<'a> Task<'a> {
 impl Drop for Task<'_> {
     fn drop(&mut self) {
         let (cache, view) = (&self.catalog.cache, &self.catalog.view);
-        for (kind, names, wildcard) in self.session().subscriptions() {
+        // If a panic got us here, the session is still good for this.
+        let session = self.stream.session.lock().unwrap_or_else(PoisonError::into_inner);
+        for (kind, names, wildcard) in session.subscriptions() {
             for name in &names {
                 cache.unsubscribe(&view.key(kind, name), &self.mailbox);
             }

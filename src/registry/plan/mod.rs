@@ -39,6 +39,8 @@ pub struct Plan {
     pub transaction: Transaction,
     /// Addresses that it takes: nobody else may take them at the same time.
     pub addresses: Vec<(ServiceKey, IpAddr, u16)>,
+    /// What it looks at and must not be looked at by another meanwhile, though it does not write it.
+    pub exclusive: Vec<Key>,
     /// How many instances join something that holds a limited number, and how many it has room for.
     pub joining: Vec<(Group, usize, usize)>,
     pub lease: Option<LeaseId>,
@@ -90,7 +92,7 @@ pub struct Footprints {
 impl Footprints {
     /// Adds a plan's footprint; false if it meets one that is there already.
     pub fn add(&mut self, plan: &Plan) -> bool {
-        let writes = || plan.transaction.changes.iter().map(|change| &change.key);
+        let writes = || plan.transaction.changes.iter().map(|change| &change.key).chain(&plan.exclusive);
         let reads = || plan.transaction.expect.iter().map(|(key, _)| key);
         let free = writes().all(|key| !self.written.contains(key) && !self.read.contains(key))
             && reads().all(|key| !self.written.contains(key))
@@ -126,6 +128,8 @@ impl State {
         for lease in leases {
             let Some(state) = self.lease(lease) else { continue };
             plan.expect(Key::Lease(lease), state.lease.revision);
+            // Who else leaves it has to see that these have left: the last one takes the lease along.
+            plan.exclusive.push(Key::Lease(lease));
             let leaving = |key: &InstanceKey| left.iter().any(|(left, _)| left == key);
             if state.members.iter().all(leaving) {
                 plan.delete(Key::Lease(lease));

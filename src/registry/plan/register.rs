@@ -13,7 +13,7 @@ use crate::{
     },
     registry::{
         command::{Error, Register},
-        state::{ServiceState, State},
+        state::State,
     },
     storage::{Change, Key, Record},
 };
@@ -39,6 +39,10 @@ impl State {
         let mut left: Vec<(InstanceKey, LeaseId)> = Vec::new();
         for (key, spec) in &register.instances {
             self.put_instance_plan(key, spec, lease_id, incarnation, now, &mut plan, &mut left);
+        }
+        // Who is named in the call is where the call says, whoever has come to its place.
+        for (key, spec) in &register.instances {
+            self.replace_others(register, key, spec, now, &mut plan, &mut left);
         }
         self.check_counts(register, lease_id, limits, &mut plan)?;
         self.delete_leases_left(&left, lease_id, &mut plan);
@@ -133,33 +137,33 @@ impl State {
                 left.push((key.clone(), current.value.lease));
             }
         }
-        if let Some(service) = self.snapshot().services.get(&key.service) {
-            self.replace_others(service, &instance, now, plan, left);
-        }
         let address = |port: &crate::model::Port| (key.service.clone(), spec.address, port.number);
         plan.addresses.extend(spec.ports.iter().map(address));
         plan.put(Key::Instance(key.clone()), Record::Instance(Arc::new(instance)));
     }
 
-    /// An address and port is one instance's: the newest registration's.
+    /// An address and port is one instance's: the newest registration's. Whoever else has it leaves.
     fn replace_others(
         &self,
-        service: &ServiceState,
-        instance: &Instance,
+        register: &Register,
+        key: &InstanceKey,
+        spec: &InstanceSpec,
         now: UnixMillis,
         plan: &mut Plan,
         left: &mut Vec<(InstanceKey, LeaseId)>,
     ) {
-        for port in &instance.spec.ports {
-            let Some(other) = service.addresses.get(&(instance.spec.address, port.number)) else { continue };
+        let Some(service) = self.snapshot().services.get(&key.service) else { return };
+        for port in &spec.ports {
+            let Some(other) = service.addresses.get(&(spec.address, port.number)) else { continue };
             let Some(other) = service.instances.get(other) else { continue };
-            let key = Key::Instance(other.value.key.clone());
-            if other.value.key == instance.key || plan.transaction.changes.iter().any(|change| change.key == key) {
+            let named = register.instances.iter().any(|(named, _)| *named == other.value.key);
+            let other_key = Key::Instance(other.value.key.clone());
+            if named || plan.transaction.changes.iter().any(|change| change.key == other_key) {
                 continue;
             }
-            plan.expect(key.clone(), other.revision);
+            plan.expect(other_key.clone(), other.revision);
             left.push((other.value.key.clone(), other.value.lease));
-            plan.put(key, tombstone(&other.value, RemovalCause::Replaced, now));
+            plan.put(other_key, tombstone(&other.value, RemovalCause::Replaced, now));
         }
     }
 

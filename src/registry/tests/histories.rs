@@ -111,6 +111,9 @@ proptest! {
             book.step(step);
         }
         let (loaded, _) = State::load(book.snapshot().revision, book.records(), book.now);
+        let loaded = Book { state: loaded, ..Book::default() };
+        loaded.check(&Snapshot::default());
+        let loaded = loaded.state;
         let instances = |state: &State| -> Vec<_> {
             let services = state.snapshot().services.values();
             services.flat_map(|service| service.instances.values().cloned().collect::<Vec<_>>()).collect()

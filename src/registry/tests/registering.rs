@@ -109,6 +109,20 @@ fn the_newest_registration_has_the_address() {
 }
 
 #[test]
+fn addresses_may_change_hands_in_one_call() {
+    for order in [[0, 1], [1, 0]] {
+        let mut book = Book::default();
+        book.register(&[("web/1", spec(1))]).expect("registered");
+        let instances = [("web/1", spec(2)), ("web/2", spec(1))];
+        let instances: Vec<_> = order.iter().map(|index: &usize| instances[*index].clone()).collect();
+        book.register(&instances).expect("registered");
+        let mut events = book.events();
+        events.sort_by(|a, b| a.0.cmp(&b.0));
+        assert_eq!(events, [("1".to_owned(), EventKind::Changed), ("2".to_owned(), EventKind::Added)]);
+    }
+}
+
+#[test]
 fn a_port_speaks_one_protocol_in_a_service() {
     let mut book = Book::default();
     book.register(&[("web/1", spec(1))]).expect("registered");

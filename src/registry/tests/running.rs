@@ -164,8 +164,9 @@ async fn while_the_store_fails_nothing_changes_and_nobody_expires() {
     // What could not be written is not true: the lease can be renewed again.
     assert!(registry.heartbeat(lease, None).is_some());
     store.fail.store(false, std::sync::atomic::Ordering::Relaxed);
+    assert!(!registry.is_writable());
     sleep(Duration::from_millis(2_500)).await;
-    assert!(!present(&registry, "web/1"));
+    assert!(!present(&registry, "web/1") && registry.is_writable());
 }
 
 #[tokio::test(start_paused = true)]
@@ -181,6 +182,41 @@ async fn commands_at_once_are_carried_out_each_once() {
     }
     assert_eq!((leases.len(), registry.leases()), (200, 200));
     assert_eq!(registry.snapshot().services[&service("web")].instances.len(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_goes_with_the_last_who_leaves_it_also_when_they_leave_at_once() {
+    let registry = start();
+    let instances = (0..20u8).map(|number| (key(&format!("web/{number}")), spec(number))).collect();
+    let (_, held) = registry.register(None, None, None, instances).await.expect("registered");
+    let leave = (0..20).map(|number| registry.deregister(key(&format!("web/{number}")), None));
+    futures_util::future::join_all(leave).await.into_iter().for_each(|left| drop(left.expect("deregistered")));
+    assert_eq!((registry.leases(), registry.heartbeat(held.lease, None)), (0, None));
+}
+
+#[tokio::test]
+async fn after_a_restart_who_does_not_heartbeat_expires() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let open = || {
+        let (store, opened) = crate::storage::redb::RedbStore::open(directory.path(), "store").expect("it opens");
+        Registry::start(Arc::new(store), opened, Limits::default(), Arc::new(Metrics::default()))
+    };
+    let (registry, running) = open();
+    let lease = register(&registry, "web/1", 1, 1).await;
+    drop(registry);
+    running.await.expect("it ends with its last handle");
+    let (registry, _running) = open();
+    assert!(present(&registry, "web/1") && registry.heartbeat(lease, None).is_some());
+    let mut watch = registry.watch(Filter::default(), None).expect("a watch");
+    let removed = async {
+        loop {
+            if let (Step::Happened(event), _) = watch.next().await.expect("running") {
+                return event.cause();
+            }
+        }
+    };
+    let removed = tokio::time::timeout(Duration::from_secs(10), removed).await.expect("in time");
+    assert_eq!((removed, registry.leases()), (Some(RemovalCause::Expired), 0));
 }
 
 #[tokio::test(start_paused = true)]

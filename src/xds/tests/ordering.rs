@@ -144,6 +144,20 @@ fn rule_54_endpoints_asked_for_before_clusters_are_answered_again_after_them() {
 }
 
 #[test]
+fn rule_51_a_returning_client_gets_the_endpoints_of_a_cluster_that_changed_meanwhile() {
+    let mut bench = settled(Dialect::Incremental);
+    let clusters = ["a", "b"].map(|name| (name, bench.shelf.version(CDS, name)));
+    let endpoints = ["a", "b"].map(|name| (name, bench.shelf.version(EDS, name)));
+    bench.shelf.put(CDS, "a", "2");
+    bench.reconnect();
+    bench.resume(CDS, &[], &clusters);
+    assert_eq!(bench.take().resources, contents(&[("a", "2")]));
+    bench.resume(EDS, &["a", "b"], &endpoints);
+    assert_eq!(bench.take().resources, contents(&[("a", "1")]));
+    bench.silent();
+}
+
+#[test]
 fn a_cluster_that_went_meanwhile_stays_until_the_returning_client_has_the_routes_without_it() {
     let mut bench = settled(Dialect::Incremental);
     let clusters = ["a", "b"].map(|name| (name, bench.shelf.version(CDS, name)));
