@@ -169,7 +169,7 @@ impl Agent {
     /// Removes the instance at once, and stops the heartbeats. An instance that is gone already is no error.
     ///
     /// # Errors
-    /// If the server does not answer; call again, or let the lease end.
+    /// If the server does not answer: call again, or drop the agent and let the lease end.
     pub async fn deregister(&self) -> Result<(), Error> {
         match self.command(Command::Deregister).await {
             Err(Error::Over) => Ok(()),

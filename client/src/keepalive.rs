@@ -152,6 +152,8 @@ impl Keepalive {
             }
             Event::Superseded => self.stop(),
             Event::ConnectionLost => self.reconnect(now, jitter),
+            // There is no lease to keep until it is over.
+            Event::Leaving if self.standing == Standing::Unregistered => self.stop(),
             Event::Leaving => {
                 self.standing = Standing::Leaving;
                 if let Step::Do(_, at) = self.step {
@@ -266,6 +268,7 @@ mod tests {
             (&[Registered(TEN), Leaving, Failed], Some((Heartbeat, 100))),
             (&[Registered(TEN), Kept(TEN), Leaving, Changed], Some((Heartbeat, 9_800))),
             (&[Registered(TEN), Leaving, RegisterAgain], None),
+            (&[Failed, Leaving], None),
             (&[Registered(TEN), Leaving, RegisterAgain, ConnectionLost], None),
         ] {
             assert_eq!(after(events), step, "{events:?}");
