@@ -75,8 +75,9 @@ impl Server {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let (storage, opened) = open(&config)?;
         let metrics = Arc::new(Metrics::default());
-        let (http, grpc, xds) =
-            (listen(config.http_address)?, listen(config.grpc_address)?, listen(config.xds_address)?);
+        let http = listen("http_address", config.http_address)?;
+        let grpc = listen("grpc_address", config.grpc_address)?;
+        let xds = listen("xds_address", config.xds_address)?;
         let (stopping, stopped) = watch::channel(false);
         let (mut core, servers) = (JoinSet::new(), JoinSet::new());
 
@@ -190,14 +191,14 @@ fn open(config: &Config) -> anyhow::Result<(Arc<dyn Storage>, Opened)> {
     }
 }
 
-fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+fn listen(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
     let bound = socket.and_then(|socket| {
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(LISTEN_BACKLOG)
     });
-    bound.with_context(|| format!("cannot listen on {address}"))
+    bound.with_context(|| format!("{setting}: cannot listen on {address}"))
 }
 
 async fn wait_for_stop(mut stopping: watch::Receiver<bool>) {

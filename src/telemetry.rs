@@ -2,6 +2,7 @@
 
 use std::{io::IsTerminal, time::Duration};
 
+use anyhow::Context;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -187,7 +188,13 @@ impl Metrics {
 
 /// Logs to standard error; `filter` as in `info,convoy=debug`.
 pub fn start_logging(filter: &str, json: bool) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)?;
+    // A word that is no level would be taken for the name of a module, and nothing be logged.
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    let word = filter.split(',').find(|part| !part.contains('=') && !levels.contains(&part.trim()));
+    if let Some(word) = word {
+        anyhow::bail!("log: {word:?} is not one of {}, nor a filter such as convoy=debug", levels.join(", "));
+    }
+    let filter = tracing_subscriber::EnvFilter::try_new(filter).with_context(|| format!("log: {filter:?}"))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

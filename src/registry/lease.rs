@@ -19,7 +19,8 @@ const EXPIRING: u64 = u64::MAX;
 
 /// When the next heartbeat is due: three fit into a TTL.
 pub fn heartbeat_interval(ttl: Duration) -> Duration {
-    (ttl / 3).min(LONGEST_HEARTBEAT_INTERVAL)
+    // Whole milliseconds, which people can read.
+    Duration::from_millis(millis(ttl / 3)).min(LONGEST_HEARTBEAT_INTERVAL)
 }
 
 #[derive(Debug)]

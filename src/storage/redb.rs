@@ -78,7 +78,12 @@ impl RedbStore {
         let display = path.display().to_string();
         let failed = |reason: String| OpenError::Open { path: display.clone(), reason };
         std::fs::create_dir_all(data_dir).map_err(|error| failed(error.to_string()))?;
-        let database = open_file(&path).map_err(|error| failed(error.to_string()))?;
+        let database = open_file(&path).map_err(|error| match error {
+            redb::Error::DatabaseAlreadyOpen => {
+                failed("another process has it open: stop that one, or choose another data_dir".into())
+            }
+            error => failed(error.to_string()),
+        })?;
         let (store_id, revision) = open_meta(&database, new_store_id).map_err(|error| failed(error.to_string()))?;
         // A new file's name is the directory's: it is to survive a power loss as well.
         let synced = std::fs::File::open(data_dir).and_then(|directory| directory.sync_all());

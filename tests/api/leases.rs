@@ -27,7 +27,7 @@ async fn every_answer_says_the_ttl_and_when_to_send_the_next() {
     let convoy = Convoy::start().await;
     for (service, (ttl, said, interval)) in [
         ("unsaid", (None, "30s", "10s")),
-        ("shortest", (seconds(1), "1s", "333333333ns")),
+        ("shortest", (seconds(1), "1s", "333ms")),
         ("short", (seconds(6), "6s", "2s")),
         ("long", (seconds(86_400), "24h", "10s")),
     ] {
