@@ -16,7 +16,11 @@ use std::{
 use dashmap::{DashMap, Entry};
 use tokio::sync::watch;
 
-use super::{protocol::Readiness, resource::Resource};
+use super::{
+    protocol::{Interest, Readiness},
+    resource::Resource,
+    session::Session,
+};
 use crate::{
     dirty::DirtySet,
     model::ServiceKey,
@@ -271,6 +275,37 @@ impl Definitions {
 pub struct ViewCatalog {
     pub cache: Arc<Cache>,
     pub view: View,
+}
+
+impl ViewCatalog {
+    /// Brings the index in line with what a client asks for. This goes before anything is looked up for it: then no
+    /// change between the two is lost.
+    pub fn follow(&self, Interest { kind, changed }: &Interest, subscriber: &Arc<Mailbox>) {
+        for name in &changed.added {
+            self.cache.subscribe(&self.view.key(*kind, name), subscriber);
+        }
+        for name in &changed.removed {
+            self.cache.unsubscribe(&self.view.key(*kind, name), subscriber);
+        }
+        if changed.wildcard_began {
+            self.cache.subscribe_wildcard(*kind, subscriber);
+        }
+        if changed.wildcard_ended {
+            self.cache.unsubscribe_wildcard(*kind, subscriber);
+        }
+    }
+
+    /// Takes a stream that has ended out of the index.
+    pub fn leave(&self, session: &Session, subscriber: &Arc<Mailbox>) {
+        for (kind, names, wildcard) in session.subscriptions() {
+            for name in &names {
+                self.cache.unsubscribe(&self.view.key(kind, name), subscriber);
+            }
+            if wildcard {
+                self.cache.unsubscribe_wildcard(kind, subscriber);
+            }
+        }
+    }
 }
 
 impl super::protocol::Catalog for ViewCatalog {

@@ -16,7 +16,7 @@ use super::{
     cache::{Cache, Mailbox, ViewCatalog},
     codec::Incoming,
     node,
-    protocol::{Dialect, Interest, Now, Received, Refusal, Response, Verdict},
+    protocol::{Dialect, Now, Received, Refusal, Response, Verdict},
     session::Session,
     status::{Proxies, Stream},
 };
@@ -149,7 +149,7 @@ impl<'a> Task<'a> {
         };
         let Received { interest, verdict } = received.map_err(refuse)?;
         if let Some(interest) = interest {
-            self.follow(interest);
+            self.catalog.follow(&interest, &self.mailbox);
         }
         match verdict {
             Some((kind, Verdict::Ack(took))) => {
@@ -162,23 +162,6 @@ impl<'a> Task<'a> {
             None => {}
         }
         Ok(())
-    }
-
-    /// Brings the index in line with what the client asks for, before anything is looked up for it.
-    fn follow(&self, Interest { kind, changed }: Interest) {
-        let (cache, view) = (&self.catalog.cache, &self.catalog.view);
-        for name in &changed.added {
-            cache.subscribe(&view.key(kind, name), &self.mailbox);
-        }
-        for name in &changed.removed {
-            cache.unsubscribe(&view.key(kind, name), &self.mailbox);
-        }
-        if changed.wildcard_began {
-            cache.subscribe_wildcard(kind, &self.mailbox);
-        }
-        if changed.wildcard_ended {
-            cache.unsubscribe_wildcard(kind, &self.mailbox);
-        }
     }
 
     fn report_nack(&self, kind: ResourceType) {
@@ -201,17 +184,9 @@ impl<'a> Task<'a> {
 
 impl Drop for Task<'_> {
     fn drop(&mut self) {
-        let (cache, view) = (&self.catalog.cache, &self.catalog.view);
         // If a panic got us here, the session is still good for this.
         let session = self.stream.session.lock().unwrap_or_else(PoisonError::into_inner);
-        for (kind, names, wildcard) in session.subscriptions() {
-            for name in &names {
-                cache.unsubscribe(&view.key(kind, name), &self.mailbox);
-            }
-            if wildcard {
-                cache.unsubscribe_wildcard(kind, &self.mailbox);
-            }
-        }
+        self.catalog.leave(&session, &self.mailbox);
         self.shared.proxies.remove(self.mailbox.id);
         tracing::info!(node = self.stream.client.id, stream = self.mailbox.id, "an xDS client has gone");
     }

@@ -11,7 +11,7 @@ use convoy::{
     translate::{ResourceType, View, build, names::OUTBOUND},
     xds::{
         cache::{Cache, Mailbox, ViewCatalog},
-        protocol::{Dialect, Interest, Now, Readiness, Received},
+        protocol::{Dialect, Now, Readiness, Received},
         session::Session,
     },
 };
@@ -84,24 +84,13 @@ impl Client {
 
     /// A new stream: says what it follows, and what it has.
     pub fn reconnect(&mut self, id: u64) {
-        self.leave();
+        self.catalog.leave(&self.session, &self.mailbox);
         self.session = Session::new(self.dialect, None);
         self.mailbox = Arc::new(Mailbox { id, ..Mailbox::default() });
         self.inbox.clear();
         self.has_refused = false;
         self.order_is_known = self.dialect == Dialect::Incremental;
         self.open();
-    }
-
-    fn leave(&mut self) {
-        for (kind, names, wildcard) in self.session.subscriptions() {
-            for name in &names {
-                self.catalog.cache.unsubscribe(&self.catalog.view.key(kind, name), &self.mailbox);
-            }
-            if wildcard {
-                self.catalog.cache.unsubscribe_wildcard(kind, &self.mailbox);
-            }
-        }
     }
 
     fn open(&mut self) {
@@ -154,17 +143,8 @@ impl Client {
             }
         };
         let Received { interest, .. } = received.expect("a request that keeps the rules");
-        if let Some(Interest { kind, changed }) = interest {
-            let (cache, view) = (&self.catalog.cache, &self.catalog.view);
-            for name in &changed.added {
-                cache.subscribe(&view.key(kind, name), &self.mailbox);
-            }
-            for name in &changed.removed {
-                cache.unsubscribe(&view.key(kind, name), &self.mailbox);
-            }
-            if changed.wildcard_began {
-                cache.subscribe_wildcard(kind, &self.mailbox);
-            }
+        if let Some(interest) = interest {
+            self.catalog.follow(&interest, &self.mailbox);
         }
     }
 
