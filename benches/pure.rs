@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, hint::black_box, sync::Arc, time::Duration};
 
 use convoy::{
     model::{
-        Incarnation, Instance, InstanceSpec, Lease, LeaseId, Port, PortName, Protocol, Revision, Service, ServicePort,
-        Sla, UnixMillis, parse,
+        Exports, Incarnation, Instance, InstanceSpec, Lease, LeaseId, Port, PortName, Protocol, Revision, Service,
+        ServicePort, Sla, UnixMillis, parse,
     },
     registry::state::{Snapshot, State},
     storage::{Key, Record},
@@ -26,6 +26,7 @@ fn service(instances: u32) -> Snapshot {
         default_port: port.clone(),
         ports: [(port.clone(), ServicePort { protocol: Protocol::Http, number: 80 })].into(),
         drain_time: Duration::from_secs(15),
+        exports: Exports::default(),
     };
     let key = parse::service_key("", "web").expect("a key");
     let lease = Lease { ttl: Duration::from_secs(30), incarnation: Incarnation(1) };

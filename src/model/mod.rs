@@ -5,7 +5,10 @@ pub mod health;
 pub mod ids;
 pub mod instance;
 pub mod limits;
+pub mod node;
 pub mod parse;
+pub mod raw;
+pub mod resource_type;
 pub mod service;
 pub mod wire;
 
@@ -15,7 +18,10 @@ pub use instance::{
     Capability, Drain, Instance, InstanceSpec, Lease, Locality, Port, Protocol, RemovalCause, Sla, Tombstone,
 };
 pub use limits::{Invalid, Limits};
-pub use service::{Service, ServicePort};
+pub use node::{Node, NodeSelector};
+pub use raw::{RawKey, RawResource};
+pub use resource_type::ResourceType;
+pub use service::{Exports, Service, ServicePort};
 
 /// A moment in Unix milliseconds: for people and for records, never to time anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 use convoy_client::proto;
 
 use super::{
-    Capability, InstanceId, InstanceKey, InstanceSpec, Invalid, Limits, Locality, Namespace, Port, PortName, Protocol,
-    Service, ServiceKey, ServiceName, ServicePort, Sla, limits::at_most, service::DEFAULT_DRAIN_TIME,
+    Capability, Exports, InstanceId, InstanceKey, InstanceSpec, Invalid, Limits, Locality, Namespace, Port, PortName,
+    Protocol, Service, ServiceKey, ServiceName, ServicePort, Sla, limits::at_most, service::DEFAULT_DRAIN_TIME,
 };
 
 const DEFAULT_WEIGHT: u32 = 100;
@@ -227,7 +227,8 @@ pub fn service(
     if !parsed.contains_key(&default_port) {
         return Err(Invalid::new("default_port", default_port, "the name of one of the ports"));
     }
-    Ok(Service { default_port, ports: parsed, drain_time: drain_time(drain)?.unwrap_or(DEFAULT_DRAIN_TIME) })
+    let drain_time = drain_time(drain)?.unwrap_or(DEFAULT_DRAIN_TIME);
+    Ok(Service { default_port, ports: parsed, drain_time, exports: Exports::default() })
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! What a service fixes for all its instances.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use super::{PortName, Protocol};
+use super::{Namespace, PortName, Protocol};
 
 /// How long an instance drains when the service does not say.
 pub const DEFAULT_DRAIN_TIME: Duration = Duration::from_secs(15);
@@ -21,4 +24,18 @@ pub struct Service {
     pub default_port: PortName,
     pub ports: BTreeMap<PortName, ServicePort>,
     pub drain_time: Duration,
+    pub exports: Exports,
+}
+
+/// The namespaces, beside its own, whose proxies may see a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exports {
+    pub all: bool,
+    pub namespaces: BTreeSet<Namespace>,
+}
+
+impl Exports {
+    pub fn include(&self, namespace: &Namespace) -> bool {
+        self.all || self.namespaces.contains(namespace)
+    }
 }

@@ -37,7 +37,7 @@ use self::{
     clock::Clock,
     command::{Command, Error, Outcome, Register},
     lease::LeaseTable,
-    state::{Snapshot, State},
+    state::{Dirty, Snapshot, State},
     watch::EventLog,
 };
 use crate::{
@@ -66,7 +66,7 @@ struct Inner {
     snapshot: Arc<ArcSwap<Snapshot>>,
     leases: Arc<LeaseTable>,
     events: Arc<EventLog>,
-    dirty_services: Arc<DirtySet<ServiceKey>>,
+    dirty: Arc<DirtySet<Dirty>>,
     commands: mpsc::Sender<Queued>,
     watchers: Arc<()>,
     /// The last write has failed.
@@ -116,7 +116,7 @@ impl Registry {
             snapshot: Arc::new(ArcSwap::from_pointee(state.snapshot().clone())),
             leases: Arc::default(),
             events: Arc::new(EventLog::new(opened.revision)),
-            dirty_services: Arc::default(),
+            dirty: Arc::default(),
             commands,
             watchers: Arc::new(()),
             store_fails: Arc::default(),
@@ -145,9 +145,9 @@ impl Registry {
         !self.inner.store_fails.load(Ordering::Relaxed)
     }
 
-    /// Waits until services changed, and takes their names. For one reader.
-    pub async fn dirty_services(&self) -> BTreeSet<ServiceKey> {
-        self.inner.dirty_services.take().await
+    /// Waits until something has changed, and takes its names. For one reader.
+    pub async fn dirty(&self) -> BTreeSet<Dirty> {
+        self.inner.dirty.take().await
     }
 
     pub async fn register(

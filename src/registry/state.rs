@@ -16,8 +16,8 @@ use imbl::{HashMap as SharedHashMap, OrdMap};
 use super::command::Versioned;
 use crate::{
     model::{
-        Instance, InstanceId, InstanceKey, Lease, LeaseId, RemovalCause, Revision, Service, ServiceKey, Tombstone,
-        UnixMillis, Verdict,
+        Instance, InstanceId, InstanceKey, Lease, LeaseId, RawKey, RawResource, RemovalCause, Revision, Service,
+        ServiceKey, Tombstone, UnixMillis, Verdict,
     },
     storage::{Change, Commit, Key, Record},
 };
@@ -27,6 +27,8 @@ use crate::{
 pub struct Snapshot {
     pub revision: Revision,
     pub services: OrdMap<ServiceKey, Arc<ServiceState>>,
+    /// Resources that somebody wrote.
+    pub raw: OrdMap<RawKey, Versioned<RawResource>>,
 }
 
 impl Snapshot {
@@ -109,12 +111,19 @@ impl Event {
     }
 }
 
+/// Something that resources are made of, and that has changed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dirty {
+    /// The service's definition, or its instances.
+    Service(ServiceKey),
+    Raw(RawKey),
+}
+
 /// What a commit asks of the shell: timers to set, readers to tell.
 #[derive(Debug, Default, PartialEq)]
 pub struct Effects {
     pub events: Vec<Event>,
-    /// Services of which something changed.
-    pub services: BTreeSet<ServiceKey>,
+    pub dirty: BTreeSet<Dirty>,
     pub leases_set: Vec<(LeaseId, Duration)>,
     pub leases_gone: Vec<LeaseId>,
     pub drains: Vec<(InstanceKey, Duration)>,
@@ -229,7 +238,7 @@ impl State {
                 self.snapshot.services.insert(key.clone(), Arc::new(state));
             }
         }
-        effects.services.insert(key);
+        effects.dirty.insert(Dirty::Service(key));
     }
 
     fn delete_service(&mut self, key: &ServiceKey, revision: Revision, now: UnixMillis, effects: &mut Effects) {
@@ -239,7 +248,7 @@ impl State {
         }
         self.snapshot.services.remove(key);
         self.empty_services.remove(key);
-        effects.services.insert(key.clone());
+        effects.dirty.insert(Dirty::Service(key.clone()));
     }
 
     fn put_instance(&mut self, instance: Versioned<Instance>, effects: &mut Effects) {
@@ -264,7 +273,7 @@ impl State {
         {
             effects.drains.push((key.clone(), drain.time));
         }
-        effects.services.insert(key.service);
+        effects.dirty.insert(Dirty::Service(key.service));
         let kind = if before.is_some() { EventKind::Changed } else { EventKind::Added };
         effects.events.push(Event { kind, revision: instance.revision, instance });
     }
@@ -290,7 +299,7 @@ impl State {
         if let Some(lease) = self.leases.get_mut(&instance.value.lease) {
             lease.members.remove(key);
         }
-        effects.services.insert(key.service.clone());
+        effects.dirty.insert(Dirty::Service(key.service.clone()));
         effects.events.push(Event { kind: EventKind::Removed(cause), revision, instance });
     }
 

@@ -26,13 +26,13 @@ use super::{
     command::{Command, Error, Outcome},
     lease::{Due, LeaseTable, LeaseTimer},
     plan::{Footprints, Plan},
-    state::{Effects, Snapshot, State},
+    state::{Dirty, Effects, Snapshot, State},
     watch::EventLog,
     wheel::Wheel,
 };
 use crate::{
     dirty::DirtySet,
-    model::{Incarnation, InstanceKey, Limits, Revision, ServiceKey, UnixMillis},
+    model::{Incarnation, InstanceKey, Limits, Revision, UnixMillis},
     storage::{Commit, CommitError, Storage, Transaction},
     telemetry::Metrics,
 };
@@ -82,10 +82,10 @@ pub(super) struct Task {
     snapshot: Arc<ArcSwap<Snapshot>>,
     leases: Arc<LeaseTable>,
     events: Arc<EventLog>,
-    dirty_services: Arc<DirtySet<ServiceKey>>,
+    dirty: Arc<DirtySet<Dirty>>,
     store_fails: Arc<AtomicBool>,
-    /// Services that have changed since the last snapshot was published.
-    changed_services: BTreeSet<ServiceKey>,
+    /// What has changed since the last snapshot was published.
+    changed: BTreeSet<Dirty>,
     wheel: Wheel<Timer>,
     /// What clients asked for, and what timers did: neither keeps the other from its turn.
     asked: VecDeque<Pending>,
@@ -104,9 +104,9 @@ impl Task {
             snapshot: inner.snapshot.clone(),
             leases: inner.leases.clone(),
             events: inner.events.clone(),
-            dirty_services: inner.dirty_services.clone(),
+            dirty: inner.dirty.clone(),
             store_fails: inner.store_fails.clone(),
-            changed_services: BTreeSet::new(),
+            changed: BTreeSet::new(),
             wheel: Wheel::default(),
             asked: VecDeque::new(),
             due: VecDeque::new(),
@@ -114,7 +114,7 @@ impl Task {
         };
         // After a restart every lease has one full TTL, and every drain its full time.
         task.set_timers(&effects);
-        task.dirty_services.mark(effects.services);
+        task.dirty.mark(effects.dirty);
         task
     }
 
@@ -313,13 +313,13 @@ impl Task {
             tracing::debug!(key = %event.instance.value.key, kind = ?event.kind, revision = %event.revision, "instance");
         }
         self.events.push(effects.events);
-        self.changed_services.extend(effects.services);
+        self.changed.extend(effects.dirty);
     }
 
     /// The snapshot goes first: whoever is told of a change looks there, and is not told again.
     fn publish(&mut self) {
         self.snapshot.store(Arc::new(self.state.snapshot().clone()));
-        self.dirty_services.mark(std::mem::take(&mut self.changed_services));
+        self.dirty.mark(std::mem::take(&mut self.changed));
         self.events.publish(self.state.snapshot().revision);
     }
 

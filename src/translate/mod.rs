@@ -18,59 +18,11 @@ use envoy_types::pb::google::protobuf::{Any, Duration, UInt32Value};
 use prost::{Message, Name};
 
 use self::names::{OUTBOUND, parse_authority, parse_cluster};
+pub use crate::model::ResourceType;
 use crate::{
     model::{Namespace, ServiceKey},
     registry::state::Snapshot,
 };
-
-/// The resource types of xDS that a client may ask for. The order is the one in which they are sent (make before
-/// break): clusters, endpoints, listeners, routes, then what hangs on these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ResourceType {
-    Cluster,
-    Endpoint,
-    Listener,
-    Route,
-    VirtualHost,
-    Secret,
-}
-
-impl ResourceType {
-    pub const ALL: [Self; 6] =
-        [Self::Cluster, Self::Endpoint, Self::Listener, Self::Route, Self::VirtualHost, Self::Secret];
-
-    pub fn type_url(self) -> &'static str {
-        match self {
-            Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
-            Self::Endpoint => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-            Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
-            Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
-            Self::VirtualHost => "type.googleapis.com/envoy.config.route.v3.VirtualHost",
-            Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
-        }
-    }
-
-    pub fn from_type_url(type_url: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.type_url() == type_url)
-    }
-
-    /// As the API and the metrics name it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Cluster => "clusters",
-            Self::Endpoint => "endpoints",
-            Self::Listener => "listeners",
-            Self::Route => "routes",
-            Self::VirtualHost => "virtual_hosts",
-            Self::Secret => "secrets",
-        }
-    }
-
-    /// Whether the client takes what a state-of-the-world response leaves out for deleted.
-    pub fn is_full_set(self) -> bool {
-        matches!(self, Self::Cluster | Self::Listener)
-    }
-}
 
 /// What a proxy may see. Proxies with equal views share everything.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

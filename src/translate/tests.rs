@@ -13,8 +13,8 @@ use prost::Message;
 use super::*;
 use crate::{
     model::{
-        Drain, Incarnation, Instance, InstanceSpec, Lease, LeaseId, Locality, Port, PortName, Protocol, Revision,
-        Service, ServicePort, Sla, UnixMillis, parse,
+        Drain, Exports, Incarnation, Instance, InstanceSpec, Lease, LeaseId, Locality, Port, PortName, Protocol,
+        Revision, Service, ServicePort, Sla, UnixMillis, parse,
     },
     registry::state::State,
     storage::{Key, Record},
@@ -40,6 +40,7 @@ impl Given {
                 .map(|(name, number, protocol)| (port_name(name), ServicePort { protocol: *protocol, number: *number }))
                 .collect(),
             drain_time: Duration::from_secs(15),
+            exports: Exports::default(),
         };
         let key = Key::Service(parse::service_key(namespace, name).expect("a key"));
         self.records.push((key, Revision(1), Record::Service(Arc::new(service))));

@@ -10,6 +10,7 @@ use super::{
     cache::{Cache, Definitions},
     protocol::Readiness,
 };
+use crate::registry::state::Dirty;
 
 /// Route configurations hold all services: they are rebuilt at most this often, so that a new service can be reached
 /// within 100 ms, and those of a large mesh for at most a tenth of the time.
@@ -24,9 +25,13 @@ pub async fn run(cache: Arc<Cache>) {
     let mut routes_due = false;
     loop {
         tokio::select! {
-            services = cache.registry().dirty_services() => {
+            dirty = cache.registry().dirty() => {
                 let snapshot = cache.registry().snapshot();
-                for service in &services {
+                let services = dirty.iter().filter_map(|dirty| match dirty {
+                    Dirty::Service(key) => Some(key),
+                    Dirty::Raw(_) => None,
+                });
+                for service in services {
                     cache.service_changed(service);
                     let clusters = definitions.changed(service, &snapshot);
                     if !clusters.is_empty() {

@@ -35,7 +35,7 @@ pub const MAX_REQUEST_BYTES: usize = 64 * 1024 * 1024;
 const RESPONSES_WAITING: usize = 1;
 
 /// Service, its type (none on ADS), its streaming and its incremental call.
-const SERVICES: [(&str, Option<ResourceType>, &str, &str); 6] = [
+const SERVICES: [(&str, Option<ResourceType>, &str, &str); 9] = [
     (
         "envoy.service.discovery.v3.AggregatedDiscoveryService",
         None,
@@ -62,6 +62,19 @@ const SERVICES: [(&str, Option<ResourceType>, &str, &str); 6] = [
     ),
     ("envoy.service.route.v3.RouteDiscoveryService", Some(ResourceType::Route), "StreamRoutes", "DeltaRoutes"),
     ("envoy.service.secret.v3.SecretDiscoveryService", Some(ResourceType::Secret), "StreamSecrets", "DeltaSecrets"),
+    (
+        "envoy.service.route.v3.ScopedRoutesDiscoveryService",
+        Some(ResourceType::ScopedRoute),
+        "StreamScopedRoutes",
+        "DeltaScopedRoutes",
+    ),
+    (
+        "envoy.service.extension.v3.ExtensionConfigDiscoveryService",
+        Some(ResourceType::ExtensionConfig),
+        "StreamExtensionConfigs",
+        "DeltaExtensionConfigs",
+    ),
+    ("envoy.service.runtime.v3.RuntimeDiscoveryService", Some(ResourceType::Runtime), "StreamRuntime", "DeltaRuntime"),
 ];
 
 /// The routes of all services.

@@ -8,8 +8,8 @@ use std::{
 use super::{Group, Plan, check_newer, check_protocol, tombstone};
 use crate::{
     model::{
-        Incarnation, Instance, InstanceKey, InstanceSpec, Invalid, Lease, LeaseId, Limits, RemovalCause, Service,
-        ServiceKey, ServicePort, Tombstone, UnixMillis, service::DEFAULT_DRAIN_TIME, verdict,
+        Exports, Incarnation, Instance, InstanceKey, InstanceSpec, Invalid, Lease, LeaseId, Limits, RemovalCause,
+        Service, ServiceKey, ServicePort, Tombstone, UnixMillis, service::DEFAULT_DRAIN_TIME, verdict,
     },
     registry::{
         command::{Error, Register},
@@ -219,6 +219,7 @@ fn add_ports(key: &ServiceKey, service: &mut Option<Service>, spec: &InstanceSpe
         default_port: spec.ports[0].name.clone(),
         ports: Default::default(),
         drain_time: DEFAULT_DRAIN_TIME,
+        exports: Exports::default(),
     });
     for port in &spec.ports {
         check_protocol(key, &port.name, service.ports.get(&port.name).copied(), port.protocol)?;

@@ -7,6 +7,7 @@ use super::*;
 use crate::{
     registry::{
         Registry,
+        state::Dirty,
         watch::{Filter, Step},
     },
     storage::{CommitError, Opened, Storage, Transaction, memory::MemoryStore},
@@ -241,7 +242,14 @@ async fn who_hears_of_a_change_finds_it_in_the_snapshot() {
         // Without a pause, so that it looks the moment it can.
         std::thread::spawn(move || {
             loop {
-                let Some(services) = registry.dirty_services().now_or_never() else { continue };
+                let Some(dirty) = registry.dirty().now_or_never() else { continue };
+                let services: Vec<_> = dirty
+                    .into_iter()
+                    .filter_map(|dirty| match dirty {
+                        Dirty::Service(key) => Some(key),
+                        Dirty::Raw(_) => None,
+                    })
+                    .collect();
                 let snapshot = registry.snapshot();
                 if let Some(key) = services.iter().find(|key| !snapshot.services.contains_key(*key)) {
                     return Err(format!("{key} has changed and is not there"));
