@@ -11,7 +11,7 @@ use convoy::{
     storage::{Key, Record},
     translate::{ResourceKey, ResourceType, Scope, build},
     xds::{
-        protocol::{Catalog, Dialect, Now, Readiness},
+        protocol::{Catalog, Dialect, Features, Now, Readiness},
         resource::Resource,
         session::Session,
     },
@@ -100,18 +100,18 @@ fn session_step(criterion: &mut Criterion) {
     };
     for subscribed in [1, 1_000] {
         let mut shelf = Shelf([resource(10), resource(11)], 0);
-        let mut session = Session::new(Dialect::Incremental, None);
+        let mut session = Session::new(Dialect::Incremental, None, Features::default());
         let now = || Now { at: tokio::time::Instant::now(), unix: UnixMillis(1) };
         let request = DeltaDiscoveryRequest {
             type_url: ResourceType::Endpoint.type_url().into(),
             resource_names_subscribe: (0..subscribed).map(|number| format!("web-{number}")).collect(),
             ..Default::default()
         };
-        session.receive_incremental(request, now()).expect("accepted");
+        session.receive_incremental(request, now(), &shelf).expect("accepted");
         let mut nonce = 0;
         let mut step = move || {
             shelf.1 = 1 - shelf.1;
-            session.mark_dirty(ResourceType::Endpoint, "web-0".into());
+            session.mark_dirty(ResourceType::Endpoint, "web-0".into(), Revision(1));
             let response = session.poll(now(), &shelf, Readiness::Ready).expect("a response");
             nonce += 1;
             let ack = DeltaDiscoveryRequest {
@@ -119,7 +119,7 @@ fn session_step(criterion: &mut Criterion) {
                 response_nonce: nonce.to_string(),
                 ..Default::default()
             };
-            session.receive_incremental(ack, now()).expect("accepted");
+            session.receive_incremental(ack, now(), &shelf).expect("accepted");
             response
         };
         step();

@@ -36,6 +36,12 @@ pub struct Config {
     /// interval.
     #[serde(deserialize_with = "duration")]
     pub settle: Duration,
+    /// How many xDS clients that begin from nothing are sent everything at the same time; the others wait.
+    pub cold_starts: usize,
+    /// After this, give or take a tenth, an xDS stream ends and its client connects again, so that several Convoys
+    /// share them evenly. Never when not set.
+    #[serde(deserialize_with = "optional_duration")]
+    pub max_stream_age: Option<Duration>,
     /// As in `info,convoy=debug`.
     pub log: String,
     /// Logs as JSON objects, one a line.
@@ -53,6 +59,8 @@ impl Default for Config {
             storage: StorageKind::default(),
             data_dir: "convoy-data".into(),
             settle: Duration::from_secs(15),
+            cold_starts: 256,
+            max_stream_age: None,
             log: "info".into(),
             log_json: false,
             limits: Limits::default(),
@@ -63,6 +71,10 @@ impl Default for Config {
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     convoy_client::json::parse_duration(&text).map_err(D::Error::custom)
+}
+
+fn optional_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
 }
 
 /// What the environment and the flags say.

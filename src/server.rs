@@ -27,7 +27,10 @@ use crate::{
     registry::Registry,
     storage::{Opened, Storage, memory::MemoryStore, redb::RedbStore},
     telemetry::Metrics,
-    xds::{cache::Cache, fanout, protocol::Readiness, server::router, status::Proxies, stream::Shared},
+    xds::{
+        admission::Admission, cache::Cache, fanout, protocol::Readiness, server::router, status::Proxies,
+        stream::Shared,
+    },
 };
 
 /// Thousands of clients that connect at once wait here, and not for a second's retransmission.
@@ -95,6 +98,7 @@ impl Server {
 
         let proxies = Arc::new(Proxies::default());
         let api = Api { registry: registry.clone(), proxies: proxies.clone(), metrics: metrics.clone() };
+        let admission = Admission::new(config.cold_starts, config.max_stream_age);
         let server = Self {
             http: http.local_addr()?,
             grpc: grpc.local_addr()?,
@@ -104,7 +108,7 @@ impl Server {
             servers,
             registry,
         };
-        server.serve(api, Shared { cache, proxies, metrics, stopping: stopped }, [http, grpc, xds]).await
+        server.serve(api, Shared { cache, proxies, metrics, admission, stopping: stopped }, [http, grpc, xds]).await
     }
 
     async fn serve(

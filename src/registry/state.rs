@@ -16,8 +16,8 @@ use imbl::{HashMap as SharedHashMap, OrdMap};
 use super::command::Versioned;
 use crate::{
     model::{
-        Instance, InstanceId, InstanceKey, Lease, LeaseId, RawKey, RawResource, RemovalCause, Revision, Service,
-        ServiceKey, Tombstone, UnixMillis, Verdict,
+        Exports, Instance, InstanceId, InstanceKey, Lease, LeaseId, RawKey, RawResource, RemovalCause, Revision,
+        Service, ServiceKey, Tombstone, UnixMillis, Verdict,
     },
     storage::{Change, Commit, Key, Record},
 };
@@ -53,6 +53,11 @@ impl ServiceState {
     fn new(key: ServiceKey, service: Versioned<Service>) -> Self {
         let revision = service.revision;
         Self { key, service, revision, instances: OrdMap::new(), addresses: SharedHashMap::new() }
+    }
+
+    /// Who may see the service.
+    pub fn owner(&self) -> (ServiceKey, Exports) {
+        (self.key.clone(), self.service.value.exports.clone())
     }
 
     pub fn healthy(&self) -> usize {

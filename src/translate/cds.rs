@@ -34,7 +34,8 @@ const MAX_RETRIES: u32 = 1024;
 
 pub fn build(name: &str, snapshot: &Snapshot) -> Option<Built> {
     let (key, port) = parse_cluster(name)?;
-    let service = &snapshot.services.get(&key)?.service.value;
+    let state = snapshot.services.get(&key)?;
+    let service = &state.service.value;
     let port = match &port {
         // The default port's cluster has no port in its name: nothing has two names.
         Some(port) if *port == service.default_port => return None,
@@ -42,7 +43,7 @@ pub fn build(name: &str, snapshot: &Snapshot) -> Option<Built> {
         None => &service.default_port,
     };
     let protocol = service.ports.get(port)?.protocol;
-    Some(Built { bytes: cluster(name, protocol).encode_to_vec(), clusters: Vec::new() })
+    Some(Built { bytes: cluster(name, protocol).encode_to_vec(), service: Some(state.owner()), ..Built::default() })
 }
 
 fn cluster(name: &str, protocol: Protocol) -> Cluster {

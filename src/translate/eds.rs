@@ -40,7 +40,7 @@ pub fn build(name: &str, snapshot: &Snapshot) -> Option<Built> {
         Some(port) => port,
         None => &service.default_port,
     };
-    Some(Built { bytes: assignment(name, state, port), clusters: Vec::new() })
+    Some(Built { bytes: assignment(name, state, port), service: Some(state.owner()), ..Built::default() })
 }
 
 #[derive(Default)]

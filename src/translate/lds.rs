@@ -40,13 +40,14 @@ pub fn outbound(listen: SocketAddr) -> Built {
         traffic_direction: TrafficDirection::Outbound.into(),
         ..Default::default()
     };
-    Built { bytes: listener.encode_to_vec(), clusters: Vec::new() }
+    Built { bytes: listener.encode_to_vec(), ..Built::default() }
 }
 
 /// What a gRPC client's target `xds:///name` is: the name as an authority, with its one route inside.
 pub fn api_listener(name: &str, from: &Namespace, snapshot: &Snapshot) -> Option<Built> {
     let (key, choice) = parse_authority(name, from)?;
-    let service = &snapshot.services.get(&key)?.service.value;
+    let state = snapshot.services.get(&key)?;
+    let service = &state.service.value;
     let port = choose(&choice, service).filter(|port| service.ports[*port].protocol.is_http())?;
     let cluster: Arc<str> = cluster(&key, port, &service.default_port);
     let host = VirtualHost {
@@ -62,5 +63,10 @@ pub fn api_listener(name: &str, from: &Namespace, snapshot: &Snapshot) -> Option
         api_listener: Some(ApiListener { api_listener: Some(any(&manager)) }),
         ..Default::default()
     };
-    Some(Built { bytes: listener.encode_to_vec(), clusters: vec![cluster] })
+    Some(Built {
+        bytes: listener.encode_to_vec(),
+        clusters: vec![cluster],
+        service: Some(state.owner()),
+        ..Built::default()
+    })
 }

@@ -10,27 +10,22 @@ pub mod eds;
 mod http;
 pub mod lds;
 pub mod names;
+mod raw;
 pub mod rds;
+mod view;
 
 use std::{net::SocketAddr, sync::Arc};
 
 use envoy_types::pb::google::protobuf::{Any, Duration, UInt32Value};
 use prost::{Message, Name};
 
-use self::names::{OUTBOUND, parse_authority, parse_cluster};
+use self::names::{parse_authority, parse_cluster};
+pub use self::view::{Imports, View};
 pub use crate::model::ResourceType;
 use crate::{
-    model::{Namespace, ServiceKey},
+    model::{Exports, Namespace, ServiceKey},
     registry::state::Snapshot,
 };
-
-/// What a proxy may see. Proxies with equal views share everything.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct View {
-    pub namespace: Namespace,
-    /// Where its outbound listener listens; none for a proxy without one.
-    pub outbound: Option<SocketAddr>,
-}
 
 /// Which variant of a name: equal keys are equal resources, whoever asks.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,7 +33,11 @@ pub enum Scope {
     Shared,
     /// As seen from a namespace, in which plain service names mean its own.
     Namespace(Namespace),
+    /// The routes to all services that a view shows.
+    Routes(Namespace, Option<Arc<Imports>>),
     Outbound(SocketAddr),
+    /// A raw resource that is for some proxies only.
+    Variant(Arc<str>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,27 +45,6 @@ pub struct ResourceKey {
     pub kind: ResourceType,
     pub name: Arc<str>,
     pub scope: Scope,
-}
-
-impl View {
-    /// The resource that a name means to this proxy.
-    pub fn key(&self, kind: ResourceType, name: &Arc<str>) -> ResourceKey {
-        let scope = match (kind, self.outbound) {
-            (ResourceType::Listener, Some(address)) if **name == *OUTBOUND => Scope::Outbound(address),
-            (ResourceType::Listener | ResourceType::Route, _) => Scope::Namespace(self.namespace.clone()),
-            _ => Scope::Shared,
-        };
-        ResourceKey { kind, name: name.clone(), scope }
-    }
-
-    /// The names that a wildcard subscription means.
-    pub fn wildcard(&self, kind: ResourceType, snapshot: &Snapshot) -> Vec<Arc<str>> {
-        match kind {
-            ResourceType::Cluster => snapshot.services.values().flat_map(|state| names::clusters_of(state)).collect(),
-            ResourceType::Listener if self.outbound.is_some() => vec![OUTBOUND.into()],
-            _ => Vec::new(),
-        }
-    }
 }
 
 /// What a resource is made of.
@@ -80,33 +58,44 @@ pub enum Dependency {
 
 pub fn depends_on(key: &ResourceKey) -> Dependency {
     let service = match (key.kind, &key.scope) {
+        (_, Scope::Variant(_)) => None,
         (ResourceType::Cluster | ResourceType::Endpoint, _) => parse_cluster(&key.name).map(|(service, _)| service),
         (ResourceType::Listener, Scope::Namespace(namespace)) => {
             parse_authority(&key.name, namespace).map(|(service, _)| service)
         }
-        (ResourceType::Route, _) if *key.name == *OUTBOUND => return Dependency::Definitions,
+        (ResourceType::Route, Scope::Routes(..)) => return Dependency::Definitions,
         _ => None,
     };
     service.map_or(Dependency::Nothing, Dependency::Service)
 }
 
 /// A resource ready to be sent.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Built {
     pub bytes: Vec<u8>,
     /// The clusters that it sends traffic to.
     pub clusters: Vec<Arc<str>>,
+    /// How long a client may keep it without hearing of it again. On nothing that is generated: Envoy would empty the
+    /// mesh while Convoy is away.
+    pub ttl: Option<std::time::Duration>,
+    /// Whose it is: only who may see that service may see it.
+    pub service: Option<(ServiceKey, Exports)>,
 }
 
-/// Builds the resource that a key names; none if there is nothing of that name.
+/// Builds the resource that a key names; none if there is nothing of that name. What somebody wrote goes before what is
+/// generated.
 pub fn build(key: &ResourceKey, snapshot: &Snapshot) -> Option<Built> {
+    if let Some(built) = raw::build(key, snapshot) {
+        return Some(built);
+    }
     match (key.kind, &key.scope) {
+        (_, Scope::Variant(_)) => None,
         (ResourceType::Cluster, _) => cds::build(&key.name, snapshot),
         (ResourceType::Endpoint, _) => eds::build(&key.name, snapshot),
         (ResourceType::Listener, Scope::Outbound(address)) => Some(lds::outbound(*address)),
         (ResourceType::Listener, Scope::Namespace(namespace)) => lds::api_listener(&key.name, namespace, snapshot),
-        (ResourceType::Route, Scope::Namespace(namespace)) if *key.name == *OUTBOUND => {
-            Some(rds::outbound(namespace, snapshot))
+        (ResourceType::Route, Scope::Routes(namespace, imports)) => {
+            Some(rds::outbound(namespace, imports.as_deref(), snapshot))
         }
         _ => None,
     }

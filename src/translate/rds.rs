@@ -12,19 +12,20 @@ use envoy_types::pb::envoy::config::route::v3::{RouteConfiguration, VirtualHost}
 use prost::Message;
 
 use super::{
-    Built,
+    Built, Imports,
     http::route_to,
     names::{OUTBOUND, cluster},
+    view::services,
 };
 use crate::{
     model::{Namespace, PortName},
     registry::state::{ServiceState, Snapshot},
 };
 
-pub fn outbound(namespace: &Namespace, snapshot: &Snapshot) -> Built {
+pub fn outbound(namespace: &Namespace, imports: Option<&Imports>, snapshot: &Snapshot) -> Built {
     let mut clusters = Vec::new();
     let mut hosts = Vec::new();
-    for state in snapshot.services.values() {
+    for state in services(namespace, imports, snapshot) {
         let service = &state.service.value;
         let mut numbers = BTreeSet::from([service.ports[&service.default_port].number]);
         for port in service.ports.iter().filter(|(_, port)| port.protocol.is_http()).map(|(name, _)| name) {
@@ -39,7 +40,7 @@ pub fn outbound(namespace: &Namespace, snapshot: &Snapshot) -> Built {
         }
     }
     let routes = RouteConfiguration { name: OUTBOUND.into(), virtual_hosts: hosts, ..Default::default() };
-    Built { bytes: routes.encode_to_vec(), clusters }
+    Built { bytes: routes.encode_to_vec(), clusters, ..Built::default() }
 }
 
 fn domains(state: &ServiceState, port: &PortName, from: &Namespace, numbers: &mut BTreeSet<u16>) -> Vec<String> {

@@ -10,7 +10,7 @@ use envoy_types::pb::envoy::config::{
 };
 use prost::Message;
 
-use super::*;
+use super::{names::OUTBOUND, *};
 use crate::{
     model::{
         Drain, Exports, Incarnation, Instance, InstanceSpec, Lease, LeaseId, Locality, Port, PortName, Protocol,
@@ -40,7 +40,7 @@ impl Given {
                 .map(|(name, number, protocol)| (port_name(name), ServicePort { protocol: *protocol, number: *number }))
                 .collect(),
             drain_time: Duration::from_secs(15),
-            exports: Exports::default(),
+            exports: Exports { all: true, ..Exports::default() },
         };
         let key = Key::Service(parse::service_key(namespace, name).expect("a key"));
         self.records.push((key, Revision(1), Record::Service(Arc::new(service))));
@@ -170,7 +170,7 @@ fn each_port_has_a_cluster_and_an_assignment_of_its_own() {
             i.spec.ports.push(Port { name: port_name("admin"), number: 9090, protocol: Protocol::Http });
         })
         .snapshot();
-    let view = View { namespace: Namespace::default(), outbound: None };
+    let view = View { namespace: Namespace::default(), outbound: None, imports: None };
     let names = view.wildcard(ResourceType::Cluster, &snapshot);
     assert_eq!(names, ["web.shop:admin".into(), "web.shop".into()]);
     for (name, port) in [("web.shop", 8080), ("web.shop:admin", 9090)] {
@@ -209,7 +209,7 @@ fn a_cluster_says_how_to_talk_and_nothing_of_who_is_there() {
 }
 
 fn routes(namespace: &str, snapshot: &Snapshot) -> RouteConfiguration {
-    let scope = Scope::Namespace(Namespace::parse("", namespace).expect("a label"));
+    let scope = Scope::Routes(Namespace::parse("", namespace).expect("a label"), None);
     let bytes = built(ResourceType::Route, OUTBOUND, scope, snapshot).expect("routes");
     RouteConfiguration::decode(&*bytes).expect("valid")
 }
@@ -255,7 +255,7 @@ fn a_domain_stands_once_and_a_route_leads_to_a_cluster_there_is() {
             assert!(built(ResourceType::Cluster, cluster, Scope::Shared, &snapshot).is_some(), "{cluster}");
         }
         // What a resource says it leads to is what its routes lead to.
-        let scope = Scope::Namespace(Namespace::parse("", namespace).expect("a label"));
+        let scope = Scope::Routes(Namespace::parse("", namespace).expect("a label"), None);
         let key = ResourceKey { kind: ResourceType::Route, name: OUTBOUND.into(), scope };
         let clusters: Vec<String> =
             build(&key, &snapshot).expect("routes").clusters.iter().map(ToString::to_string).collect();
@@ -306,7 +306,7 @@ fn an_api_listener_is_answered_by_name() {
 #[test]
 fn the_outbound_listener_listens_where_the_proxy_says() {
     let address: SocketAddr = "127.0.0.1:15001".parse().expect("an address");
-    let view = View { namespace: Namespace::default(), outbound: Some(address) };
+    let view = View { namespace: Namespace::default(), outbound: Some(address), imports: None };
     assert_eq!(view.wildcard(ResourceType::Listener, &mesh()), [OUTBOUND.into()]);
     let key = view.key(ResourceType::Listener, &OUTBOUND.into());
     let listener = Listener::decode(&*build(&key, &mesh()).expect("a listener").bytes).expect("valid");
@@ -329,7 +329,7 @@ fn rule_45_the_same_state_is_the_same_bytes() {
         given.snapshot()
     };
     let (first, second) = (snapshot(), snapshot());
-    let view = View { namespace: Namespace::default(), outbound: "127.0.0.1:1".parse().ok() };
+    let view = View { namespace: Namespace::default(), outbound: "127.0.0.1:1".parse().ok(), imports: None };
     for (kind, name) in [
         (ResourceType::Cluster, "web"),
         (ResourceType::Cluster, "web:admin"),
@@ -341,5 +341,47 @@ fn rule_45_the_same_state_is_the_same_bytes() {
         let key = view.key(kind, &name.into());
         assert_eq!(build(&key, &first), build(&key, &second), "{name}");
         assert!(build(&key, &first).is_some(), "{name}");
+    }
+}
+
+#[test]
+fn a_proxy_sees_its_own_namespace_and_what_is_exported_to_it() {
+    let namespace = |name: &str| Namespace::parse("", name).expect("a label");
+    let imports = |names: &[&str]| {
+        let imports = Imports::parse("imports", names.iter().copied(), &namespace("shop")).expect("names");
+        Some(Arc::new(imports))
+    };
+    let port = [("http", 80, Protocol::Http)];
+    let mut snapshot =
+        Given::new().service("web.shop", &port).service("cart.shop", &port).service("api", &port).snapshot();
+    let mut export = |to: Exports| {
+        let key = parse::service_key("default", "api").expect("a key");
+        let state = Arc::make_mut(snapshot.services.get_mut(&key).expect("a service"));
+        let service = Service { exports: to, ..Service::clone(&state.service.value) };
+        state.service.value = Arc::new(service);
+        snapshot.clone()
+    };
+    let to = |name: &str| Exports { namespaces: [namespace(name)].into(), all: false };
+    for (exports, imports, clusters) in [
+        (Exports::default(), None, vec!["cart.shop", "web.shop"]),
+        (to("shop"), None, vec!["api", "cart.shop", "web.shop"]),
+        (to("lab"), None, vec!["cart.shop", "web.shop"]),
+        (to("shop"), imports(&["cart", "api.default"]), vec!["api", "cart.shop"]),
+        (to("lab"), imports(&["cart", "api.default"]), vec!["cart.shop"]),
+        (to("shop"), imports(&[]), vec![]),
+    ] {
+        let snapshot = export(exports.clone());
+        let view = View { namespace: namespace("shop"), outbound: None, imports: imports.clone() };
+        assert_eq!(
+            view.wildcard(ResourceType::Cluster, &snapshot),
+            clusters.iter().copied().map(Arc::from).collect::<Vec<_>>()
+        );
+        let routes = build(&view.key(ResourceType::Route, &OUTBOUND.into()), &snapshot).expect("routes");
+        let led: BTreeSet<&str> = routes.clusters.iter().map(|name| &**name).collect();
+        assert_eq!(led, clusters.into_iter().collect(), "{exports:?} {imports:?}");
+        // What is not imported may be named still; what is not exported may not.
+        let api = build(&view.key(ResourceType::Cluster, &"api".into()), &snapshot).expect("a cluster");
+        let (service, exports) = api.service.expect("whose it is");
+        assert_eq!(view.sees(&service, &exports), exports.include(&view.namespace));
     }
 }

@@ -1,51 +1,51 @@
 //! The resources in being, and who is subscribed to them.
 //!
 //! A resource is built when somebody asks for it, and again when what it is made of has changed and somebody is
-//! subscribed; if its content is equal, that is the end of it. Else the index leads to the sessions subscribed, and
-//! only these are told: a name in their set of dirty names. Nobody else pays, and nobody is waited for. What nobody
-//! follows any more is dropped; a wildcard's resources stay until they change.
+//! subscribed; if its content is equal, that is the end of it. Else its subscribers are told, and only these: a name in
+//! their set of names. Nobody else pays, and nobody is waited for. What nobody follows any more is dropped; a
+//! wildcard's resources stay until they change.
 //!
-//! A slot's lock covers its building and its list of subscribers, so that a session that subscribes and then looks
-//! misses no change. No lock is held while another is taken, but for the map's own.
+//! A slot's lock covers its building and its list of subscribers; these are told after it. A session subscribes and
+//! then looks: so it finds what was built before, and is told of what comes after. No lock is held while another is
+//! taken, but for the map's own.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use dashmap::{DashMap, Entry};
 use tokio::sync::watch;
 
 use super::{
-    protocol::{Interest, Readiness},
+    index::{Group, Mailbox, Subscriber, lock},
+    name_set::NameSet,
+    protocol::Readiness,
     resource::Resource,
-    session::Session,
+    shared_view::{SharedView, Views},
+    sharing::Sharing,
 };
 use crate::{
-    dirty::DirtySet,
-    model::ServiceKey,
+    model::{Exports, RawKey, ResourceType, Revision, ServiceKey},
     registry::{Registry, state::Snapshot},
-    translate::{self, Dependency, ResourceKey, ResourceType, View, names::clusters_of},
+    translate::{self, Dependency, ResourceKey, names::clusters_of},
 };
-
-/// One stream's place in the index.
-#[derive(Debug, Default)]
-pub struct Mailbox {
-    /// The stream's number.
-    pub id: u64,
-    /// Names that may have changed for it.
-    pub dirty: DirtySet<(ResourceType, Arc<str>)>,
-}
-
-type Subscribers = HashMap<u64, Arc<Mailbox>>;
 
 #[derive(Debug, Default)]
 struct Slot {
     resource: Option<Arc<Resource>>,
+    /// Who may see it.
+    owner: Option<(ServiceKey, Exports)>,
     /// Built from the newest state that was there when it was last dirty.
     fresh: bool,
-    subscribers: Subscribers,
+    subscribers: HashMap<u64, Subscriber>,
 }
+
+/// What a group's streams have in common: type, view, and the digest of the names.
+type GroupKey = (ResourceType, u64, u128);
 
 #[derive(Debug)]
 pub struct Cache {
@@ -53,19 +53,38 @@ pub struct Cache {
     slots: DashMap<ResourceKey, Arc<Mutex<Slot>>>,
     by_service: DashMap<ServiceKey, BTreeSet<ResourceKey>>,
     by_definitions: Mutex<BTreeSet<ResourceKey>>,
-    wildcards: Mutex<HashMap<ResourceType, Subscribers>>,
+    groups: DashMap<GroupKey, Arc<Group>>,
+    wildcards: Mutex<HashMap<(ResourceType, u64), Arc<Group>>>,
+    last_group: AtomicU64,
+    /// All streams, for what concerns everybody.
+    streams: DashMap<u64, Arc<Mailbox>>,
+    /// Raw resources that are not for everybody.
+    chosen: Mutex<BTreeSet<RawKey>>,
+    pub(super) views: Views,
+    pub(super) sharing: Sharing,
     readiness: watch::Sender<Readiness>,
+    told: watch::Sender<Revision>,
 }
 
 impl Cache {
     pub fn new(registry: Registry, readiness: Readiness) -> Self {
+        let snapshot = registry.snapshot();
+        let chosen = snapshot.raw.iter().filter(|(key, raw)| is_chosen(key, raw)).map(|(key, _)| key.clone());
+        let chosen = Mutex::new(chosen.collect());
         Self {
             registry,
             slots: DashMap::new(),
             by_service: DashMap::new(),
             by_definitions: Mutex::default(),
+            groups: DashMap::new(),
             wildcards: Mutex::default(),
+            last_group: AtomicU64::new(0),
+            streams: DashMap::new(),
+            chosen,
+            views: Views::default(),
+            sharing: Sharing::default(),
             readiness: watch::Sender::new(readiness),
+            told: watch::Sender::new(Revision(0)),
         }
     }
 
@@ -81,14 +100,31 @@ impl Cache {
         self.readiness.send_replace(readiness);
     }
 
-    /// The resource as it is now; built if it is not.
-    pub fn get(&self, key: &ResourceKey) -> Option<Arc<Resource>> {
+    /// The revision up to which everybody has been told of what concerns him.
+    pub fn told(&self) -> watch::Receiver<Revision> {
+        self.told.subscribe()
+    }
+
+    pub(super) fn set_told(&self, revision: Revision) {
+        self.told.send_if_modified(|told| std::mem::replace(told, revision) != revision);
+    }
+
+    pub(super) fn enter(&self, stream: &Arc<Mailbox>) {
+        self.streams.insert(stream.id, stream.clone());
+    }
+
+    pub(super) fn exit(&self, stream: &Mailbox) {
+        self.streams.remove(&stream.id);
+    }
+
+    /// The resource as it is now, built if it is not; none if there is none, or if it is not for this view.
+    pub(super) fn get(&self, key: &ResourceKey, view: &SharedView) -> Option<Arc<Resource>> {
         {
             let slot = self.slot(key);
             let mut slot = lock(&slot);
             self.freshen(key, &mut slot);
             if slot.resource.is_some() || !slot.subscribers.is_empty() {
-                return slot.resource.clone();
+                return slot.resource.as_ref().filter(|_| view.sees(&slot.owner)).cloned();
             }
         }
         // There is nothing of that name, and nobody waits for it: a client may ask for any number of such.
@@ -96,16 +132,16 @@ impl Cache {
         None
     }
 
-    pub fn subscribe(&self, key: &ResourceKey, subscriber: &Arc<Mailbox>) {
+    pub(super) fn subscribe(&self, key: &ResourceKey, subscriber: Subscriber) {
         let slot = self.slot(key);
-        lock(&slot).subscribers.insert(subscriber.id, subscriber.clone());
+        lock(&slot).subscribers.insert(subscriber.id(), subscriber);
     }
 
-    pub fn unsubscribe(&self, key: &ResourceKey, subscriber: &Arc<Mailbox>) {
+    pub(super) fn unsubscribe(&self, key: &ResourceKey, subscriber: &Subscriber) {
         let Some(slot) = self.slots.get(key).map(|slot| slot.clone()) else { return };
         let empty = {
             let mut slot = lock(&slot);
-            slot.subscribers.remove(&subscriber.id);
+            slot.subscribers.remove(&subscriber.id());
             slot.subscribers.is_empty()
         };
         // Who holds a slot is about to use it: only one that nobody holds is dropped.
@@ -115,14 +151,76 @@ impl Cache {
         }
     }
 
-    pub fn subscribe_wildcard(&self, kind: ResourceType, subscriber: &Arc<Mailbox>) {
-        lock(&self.wildcards).entry(kind).or_default().insert(subscriber.id, subscriber.clone());
+    /// Makes a stream one of those of its view that ask for these names, if there are such.
+    pub(super) fn join(
+        &self,
+        kind: ResourceType,
+        view: &SharedView,
+        names: &NameSet,
+        stream: &Arc<Mailbox>,
+    ) -> Option<Arc<Group>> {
+        let group = self.groups.get(&(kind, view.id, names.digest()))?.clone();
+        group.join(stream).then_some(group)
     }
 
-    pub fn unsubscribe_wildcard(&self, kind: ResourceType, subscriber: &Arc<Mailbox>) {
-        if let Some(subscribers) = lock(&self.wildcards).get_mut(&kind) {
-            subscribers.remove(&subscriber.id);
+    /// Makes a group for names that nobody else asks for so far.
+    pub(super) fn found(
+        &self,
+        kind: ResourceType,
+        view: &Arc<SharedView>,
+        names: &Arc<NameSet>,
+        stream: &Arc<Mailbox>,
+    ) -> Arc<Group> {
+        let group = Arc::new(self.new_group(kind, view, Some(names.clone())));
+        group.join(stream);
+        for name in names.iter() {
+            self.subscribe(&view.key(kind, name), Subscriber::Group(group.clone()));
         }
+        // Another may have done the same: then each keeps his own, and the later one takes who comes.
+        self.groups.insert((kind, view.id, names.digest()), group.clone());
+        group
+    }
+
+    fn new_group(&self, kind: ResourceType, view: &Arc<SharedView>, names: Option<Arc<NameSet>>) -> Group {
+        let id = self.last_group.fetch_add(1, Ordering::Relaxed);
+        Group::new(id, kind, view.clone(), names)
+    }
+
+    pub(super) fn leave(&self, group: &Arc<Group>, stream: &Mailbox) {
+        if !group.leave(stream) {
+            return;
+        }
+        let Some(names) = &group.names else {
+            let mut wildcards = lock(&self.wildcards);
+            let key = (group.kind, group.view.id);
+            if wildcards.get(&key).is_some_and(|known| Arc::ptr_eq(known, group)) {
+                wildcards.remove(&key);
+            }
+            return;
+        };
+        let key = (group.kind, group.view.id, names.digest());
+        self.groups.remove_if(&key, |_, known| Arc::ptr_eq(known, group));
+        let subscriber = Subscriber::Group(group.clone());
+        for name in names.iter() {
+            self.unsubscribe(&group.view.key(group.kind, name), &subscriber);
+        }
+    }
+
+    pub(super) fn join_wildcard(
+        &self,
+        kind: ResourceType,
+        view: &Arc<SharedView>,
+        stream: &Arc<Mailbox>,
+    ) -> Arc<Group> {
+        let mut wildcards = lock(&self.wildcards);
+        let known = wildcards.get(&(kind, view.id)).filter(|group| group.join(stream));
+        if let Some(group) = known {
+            return group.clone();
+        }
+        let group = Arc::new(self.new_group(kind, view, None));
+        group.join(stream);
+        wildcards.insert((kind, view.id), group.clone());
+        group
     }
 
     fn slot(&self, key: &ResourceKey) -> Arc<Mutex<Slot>> {
@@ -173,70 +271,101 @@ impl Cache {
         }
     }
 
-    /// Builds what is stale; true if the content is another than before.
+    /// Builds what is stale; true if the content is another than before, or is for others.
     fn freshen(&self, key: &ResourceKey, slot: &mut Slot) -> bool {
         if slot.fresh {
             return false;
         }
         slot.fresh = true;
-        let built = translate::build(key, &self.registry.snapshot());
+        let mut built = translate::build(key, &self.registry.snapshot());
+        let owner = built.as_mut().and_then(|built| built.service.take());
+        let same_owner = owner == std::mem::replace(&mut slot.owner, owner.clone());
         let resource = built.map(|built| Arc::new(Resource::new(key.kind, key.name.clone(), built)));
         let version = |resource: &Option<Arc<Resource>>| resource.as_ref().map(|resource| resource.version);
         if version(&resource) == version(&slot.resource) {
-            return false;
+            return !same_owner;
         }
         slot.resource = resource;
         true
     }
 
     /// Something that a resource is made of has changed.
-    fn touch(&self, key: &ResourceKey) {
+    fn touch(&self, key: &ResourceKey, revision: Revision) {
         let Some(slot) = self.slots.get(key).map(|slot| slot.clone()) else { return };
-        {
+        let subscribers: Vec<Subscriber> = {
             let mut slot = lock(&slot);
             slot.fresh = false;
-            if !slot.subscribers.is_empty() {
-                if self.freshen(key, &mut slot) {
-                    tell(&slot.subscribers, key.kind, std::slice::from_ref(&key.name));
-                }
-                return;
+            match slot.subscribers.is_empty() || self.freshen(key, &mut slot) {
+                true => slot.subscribers.values().cloned().collect(),
+                false => return,
+            }
+        };
+        drop(slot);
+        if subscribers.is_empty() {
+            return self.drop_slot(key);
+        }
+        for subscriber in &subscribers {
+            subscriber.tell(key.kind, std::slice::from_ref(&key.name), revision);
+        }
+    }
+
+    /// A service's instances have changed, and its definition if these are its clusters, then and now.
+    pub(super) fn service_changed(&self, service: &ServiceKey, clusters: &[Arc<str>], revision: Revision) {
+        let keys = self.by_service.get(service).map(|keys| keys.clone()).unwrap_or_default();
+        for key in keys.iter().filter(|key| key.kind == ResourceType::Endpoint || !clusters.is_empty()) {
+            self.touch(key, revision);
+        }
+        if !clusters.is_empty() {
+            for group in self.wildcards(ResourceType::Cluster) {
+                let imported = |name: &&Arc<str>| group.view.view.in_wildcard(ResourceType::Cluster, name);
+                group.tell(&clusters.iter().filter(imported).cloned().collect::<Vec<_>>(), revision);
             }
         }
-        drop(slot);
-        self.drop_slot(key);
-    }
-
-    /// A service's instances or its definition have changed.
-    pub fn service_changed(&self, service: &ServiceKey) {
-        let keys = self.by_service.get(service).map(|keys| keys.clone()).unwrap_or_default();
-        for key in &keys {
-            self.touch(key);
-        }
-    }
-
-    /// A service's definition has changed: its clusters may have come, gone or changed.
-    pub fn definition_changed(&self, clusters: &[Arc<str>]) {
-        let subscribers = lock(&self.wildcards).get(&ResourceType::Cluster).cloned().unwrap_or_default();
-        tell(&subscribers, ResourceType::Cluster, clusters);
     }
 
     /// Some definitions have changed: so have the resources that hold all of them.
-    pub fn definitions_changed(&self) {
+    pub(super) fn definitions_changed(&self, revision: Revision) {
         let keys = lock(&self.by_definitions).clone();
         for key in &keys {
-            self.touch(key);
+            self.touch(key, revision);
         }
     }
-}
 
-fn tell(subscribers: &Subscribers, kind: ResourceType, names: &[Arc<str>]) {
-    for subscriber in subscribers.values() {
-        subscriber.dirty.mark(names.iter().map(|name| (kind, name.clone())));
+    /// Somebody wrote, changed or deleted these.
+    pub(super) fn raw_changed(&self, changed: &BTreeSet<RawKey>, revision: Revision) {
+        let names: HashSet<(ResourceType, &str)> = changed.iter().map(|key| (key.kind, &*key.name)).collect();
+        let of_name = |key: &ResourceKey| names.contains(&(key.kind, &*key.name));
+        let keys: Vec<ResourceKey> =
+            self.slots.iter().filter(|slot| of_name(slot.key())).map(|slot| slot.key().clone()).collect();
+        for key in &keys {
+            self.touch(key, revision);
+        }
+        for kind in ResourceType::ALL.into_iter().filter(|kind| kind.is_full_set()) {
+            let of_kind = changed.iter().filter(|key| key.kind == kind).map(|key| key.name.clone());
+            let names: Vec<Arc<str>> = of_kind.collect();
+            self.wildcards(kind).iter().for_each(|group| group.tell(&names, revision));
+        }
+        let snapshot = self.registry.snapshot();
+        let mut chosen = lock(&self.chosen);
+        let mut choice = false;
+        for key in changed {
+            let is_chosen = snapshot.raw.get(key).is_some_and(|raw| is_chosen(key, raw));
+            choice |= is_chosen | if is_chosen { chosen.insert(key.clone()) } else { chosen.remove(key) };
+        }
+        drop(chosen);
+        if choice {
+            self.streams.iter().for_each(|stream| stream.tell_selection());
+        }
+    }
+
+    fn wildcards(&self, kind: ResourceType) -> Vec<Arc<Group>> {
+        lock(&self.wildcards).iter().filter(|((of, _), _)| *of == kind).map(|(_, group)| group.clone()).collect()
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().expect("nothing panics while it holds this lock")
+/// Whether a raw resource is not for everybody.
+fn is_chosen(key: &RawKey, raw: &crate::registry::command::Versioned<crate::model::RawResource>) -> bool {
+    raw.value.selector.is_some() || !key.variant.is_empty()
 }
 
 /// Which of the services that changed have another definition than before: their clusters, then and now.
@@ -267,61 +396,5 @@ impl Definitions {
         };
         let names: BTreeSet<Arc<str>> = before.into_iter().flatten().chain(now).collect();
         names.into_iter().collect()
-    }
-}
-
-/// A cache as one proxy sees it.
-#[derive(Debug)]
-pub struct ViewCatalog {
-    pub cache: Arc<Cache>,
-    pub view: View,
-}
-
-impl ViewCatalog {
-    /// Brings the index in line with what a client asks for. This goes before anything is looked up for it: then no
-    /// change between the two is lost.
-    pub fn follow(&self, Interest { kind, changed }: &Interest, subscriber: &Arc<Mailbox>) {
-        for name in &changed.added {
-            self.cache.subscribe(&self.view.key(*kind, name), subscriber);
-        }
-        for name in &changed.removed {
-            self.cache.unsubscribe(&self.view.key(*kind, name), subscriber);
-        }
-        if changed.wildcard_began {
-            self.cache.subscribe_wildcard(*kind, subscriber);
-        }
-        if changed.wildcard_ended {
-            self.cache.unsubscribe_wildcard(*kind, subscriber);
-        }
-    }
-
-    /// Takes a stream that has ended out of the index.
-    pub fn leave(&self, session: &Session, subscriber: &Arc<Mailbox>) {
-        for (kind, names, wildcard) in session.subscriptions() {
-            for name in &names {
-                self.cache.unsubscribe(&self.view.key(kind, name), subscriber);
-            }
-            if wildcard {
-                self.cache.unsubscribe_wildcard(kind, subscriber);
-            }
-        }
-    }
-}
-
-impl super::protocol::Catalog for ViewCatalog {
-    fn get(&self, kind: ResourceType, name: &Arc<str>) -> Option<Arc<Resource>> {
-        self.cache.get(&self.view.key(kind, name))
-    }
-
-    fn wildcard(&self, kind: ResourceType) -> Vec<Arc<str>> {
-        self.view.wildcard(kind, &self.cache.registry.snapshot())
-    }
-
-    fn in_wildcard(&self, kind: ResourceType, name: &str) -> bool {
-        match kind {
-            ResourceType::Cluster => true,
-            ResourceType::Listener => name == translate::names::OUTBOUND,
-            _ => false,
-        }
     }
 }

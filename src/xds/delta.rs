@@ -2,67 +2,76 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use bytes::Bytes;
 
 use super::{
-    protocol::{Dialect, Interest, Now, Received, Refusal, Response},
+    protocol::{Catalog, Dialect, Interest, Now, Received, Refusal, Response},
+    request::{Incremental, text},
     resource::{Resource, Version},
-    response,
+    response::Head,
+    resume::Claim,
     session::{Session, check_lengths},
+    subscription::WILDCARD,
 };
-
-use crate::translate::ResourceType;
+use crate::model::ResourceType;
 
 impl Session {
     /// Takes one request: of a first-of-its-type, an ACK or NACK, or one that only changes the subscription; or of
     /// several of these at once. Subscriptions hold whatever the nonce is.
-    pub fn receive_incremental(&mut self, request: DeltaDiscoveryRequest, now: Now) -> Result<Received, Refusal> {
+    pub fn receive_incremental(
+        &mut self,
+        request: impl Into<Incremental>,
+        now: Now,
+        catalog: &dyn Catalog,
+    ) -> Result<Received, Refusal> {
+        let request = request.into();
         let Some(kind) = self.kind_of(&request.type_url)? else {
-            self.answer_unknown(request)?;
+            self.answer_unknown(&request)?;
             return Ok(Received::default());
         };
         self.check_names(kind, request.resource_names_subscribe.iter())?;
-        self.check_names(kind, request.initial_resource_versions.keys())?;
-        let state = self.state(kind);
+        self.check_names(kind, request.initial_resource_versions.iter().map(|initial| &initial.name))?;
+        let state = self.state_mut(kind);
         let error = request.error_detail.as_ref().map(|error| error.message.as_str());
-        let verdict = state.answered(&request.response_nonce, error, now);
+        let verdict = state.answered(&request.response_nonce, error, now, catalog);
         let first = !state.subscription.has_started();
         let mut subscribe = request.resource_names_subscribe;
-        if first && !(subscribe.is_empty() && kind.is_full_set()) {
+        let returns = first && !request.initial_resource_versions.is_empty();
+        if returns && !(subscribe.is_empty() && kind.is_full_set()) {
             // Some clients name what they hold only here. For a wildcard it means nothing more.
-            let wildcard = subscribe.iter().any(|name| name == super::subscription::WILDCARD);
-            let held = request.initial_resource_versions.keys().filter(|_| !wildcard);
-            let named: HashSet<&String> = subscribe.iter().collect();
-            let missing: Vec<String> = held.filter(|name| !named.contains(name)).cloned().collect();
+            let wildcard = subscribe.iter().any(|name| name == WILDCARD);
+            let held = request.initial_resource_versions.iter().map(|initial| &initial.name).filter(|_| !wildcard);
+            let named: HashSet<&Bytes> = subscribe.iter().collect();
+            let missing: Vec<Bytes> = held.filter(|name| !named.contains(name)).cloned().collect();
             subscribe.extend(missing);
         }
-        let changed = state.subscription.update(kind, &subscribe, &request.resource_names_unsubscribe);
-        state.subscribe(kind, &changed, Dialect::Incremental);
-        if first && !request.initial_resource_versions.is_empty() {
-            for (name, version) in request.initial_resource_versions {
-                // A version that is none of ours is one to replace.
-                state.holds(name.into(), Version::parse(&version).unwrap_or(Version(1)));
-            }
+        let changed = state.subscription.update(kind, &subscribe, &request.resource_names_unsubscribe, catalog);
+        state.subscribe(&changed, Dialect::Incremental);
+        let names = state.subscription.names().clone();
+        if returns {
+            state.claims(Claim::versions(request.initial_resource_versions));
             self.set_returning();
         }
         if first && kind == ResourceType::Endpoint {
             self.ask_warming();
         }
-        Ok(Received { interest: Some(Interest { kind, changed }), verdict: verdict.map(|verdict| (kind, verdict)) })
+        let verdict = verdict.map(|verdict| (kind, verdict));
+        Ok(Received { interest: Some(Interest { kind, changed, names }), verdict })
     }
 
     /// Of a type that Convoy does not know nothing exists; saying so keeps the client from waiting.
-    fn answer_unknown(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Refusal> {
-        if !request.response_nonce.is_empty() && request.resource_names_subscribe.is_empty() {
+    fn answer_unknown(&mut self, request: &Incremental) -> Result<(), Refusal> {
+        let names = &request.resource_names_subscribe;
+        if !request.response_nonce.is_empty() && names.is_empty() {
             return Ok(());
         }
-        check_lengths(0, request.resource_names_subscribe.iter())?;
-        let contents: Vec<(Arc<str>, Option<Arc<Resource>>)> =
-            request.resource_names_subscribe.into_iter().map(|name| (name.into(), None)).collect();
-        self.answer_now(|nonce| Response {
-            kind: None,
-            chunks: response::incremental(&request.type_url, "0", nonce, &contents),
-            overdue: false,
+        check_lengths(0, names.iter())?;
+        let absent = names.iter().filter_map(text).map(|name| (Arc::from(name), None));
+        let contents: Vec<(Arc<str>, Option<Arc<Resource>>)> = absent.collect();
+        let (dialect, features) = (self.dialect(), self.features());
+        self.answer_now(|nonce| {
+            let head = Head { dialect, features, type_url: &request.type_url, version: Version(0), nonce };
+            Response { kind: None, chunks: head.respond(&contents), overdue: false }
         });
         Ok(())
     }

@@ -1,8 +1,7 @@
-//! The task that leads the registry's changes to the sessions: it takes the services that changed, whatever their
-//! number since the last time, and touches the resources made of them. And, after a start without stored state, the
-//! settle window.
+//! The task that leads the registry's changes to the sessions: it takes what changed, whatever it is since the last
+//! time, and touches the resources made of it. And, after a start without stored state, the settle window.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
@@ -10,7 +9,7 @@ use super::{
     cache::{Cache, Definitions},
     protocol::Readiness,
 };
-use crate::registry::state::Dirty;
+use crate::{model::Revision, registry::state::Dirty};
 
 /// Route configurations hold all services: they are rebuilt at most this often, so that a new service can be reached
 /// within 100 ms, and those of a large mesh for at most a tenth of the time.
@@ -22,33 +21,55 @@ const FIRST_REGISTRATION_GRACE: Duration = Duration::from_secs(1);
 pub async fn run(cache: Arc<Cache>) {
     let mut definitions = Definitions::default();
     let mut routes_at = Instant::now();
-    let mut routes_due = false;
+    // Since which revision.
+    let mut routes_due: Option<Revision> = None;
+    let mut seen = Revision(0);
     loop {
         tokio::select! {
             dirty = cache.registry().dirty() => {
-                let snapshot = cache.registry().snapshot();
-                let services = dirty.iter().filter_map(|dirty| match dirty {
-                    Dirty::Service(key) => Some(key),
-                    Dirty::Raw(_) => None,
-                });
-                for service in services {
-                    cache.service_changed(service);
-                    let clusters = definitions.changed(service, &snapshot);
-                    if !clusters.is_empty() {
-                        cache.definition_changed(&clusters);
-                        routes_due = true;
-                    }
-                }
+                let since = Revision(seen.0 + 1);
+                seen = lead(&cache, dirty, since, &mut definitions, &mut routes_due);
             }
-            () = sleep_until(routes_at), if routes_due => {}
+            () = sleep_until(routes_at), if routes_due.is_some() => {}
         }
         let begun = Instant::now();
-        if routes_due && begun >= routes_at {
-            cache.definitions_changed();
+        if let Some(since) = routes_due.filter(|_| begun >= routes_at) {
+            cache.definitions_changed(since);
             routes_at = Instant::now() + ROUTES_INTERVAL.max(begun.elapsed() * ROUTES_SHARE);
-            routes_due = false;
+            routes_due = None;
+        }
+        // Who waits for the routes has not been told of everything.
+        cache.set_told(routes_due.map_or(seen, |since| Revision(since.0.saturating_sub(1))));
+    }
+}
+
+/// Touches what is made of what has changed, which is since a revision; gives the revision up to which that is
+/// everything.
+fn lead(
+    cache: &Cache,
+    dirty: BTreeSet<Dirty>,
+    since: Revision,
+    definitions: &mut Definitions,
+    routes_due: &mut Option<Revision>,
+) -> Revision {
+    let snapshot = cache.registry().snapshot();
+    let mut raw = BTreeSet::new();
+    for dirty in dirty {
+        match dirty {
+            Dirty::Service(service) => {
+                let clusters = definitions.changed(&service, &snapshot);
+                cache.service_changed(&service, &clusters, since);
+                if !clusters.is_empty() {
+                    routes_due.get_or_insert(since);
+                }
+            }
+            Dirty::Raw(key) => drop(raw.insert(key)),
         }
     }
+    if !raw.is_empty() {
+        cache.raw_changed(&raw, since);
+    }
+    snapshot.revision
 }
 
 /// Without stored state returning proxies know more than Convoy does, until the agents have had time to register.

@@ -1,22 +1,32 @@
 //! xDS: what each client has asked for, and what it is sent. `session` is the protocol, pure; `cache` the resources and
 //! the index of who is subscribed; `fanout` leads changes to sessions; `stream` and `server` are the shells.
 
+pub mod admission;
 pub mod cache;
 pub mod codec;
 mod delta;
 pub mod fanout;
+pub mod full;
+pub mod held;
+pub mod index;
 mod nack;
+pub mod name_set;
 pub mod node;
 pub mod protocol;
+pub mod request;
 pub mod resource;
 mod response;
+mod resume;
 pub mod server;
 pub mod session;
+pub mod shared_view;
+pub mod sharing;
 mod sotw;
 pub mod status;
 pub mod stream;
 mod subscription;
 mod type_state;
+pub mod view_catalog;
 
 #[cfg(test)]
 mod tests;

@@ -5,8 +5,14 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{resource::Resource, subscription::Changed};
-use crate::{model::UnixMillis, translate::ResourceType};
+use super::{
+    full::Full,
+    held::Base,
+    name_set::NameSet,
+    resource::{Resource, Version},
+    subscription::Changed,
+};
+use crate::model::{ResourceType, Revision, UnixMillis};
 
 /// How long changes are merged while a response has no ACK.
 pub const ACK_PATIENCE: Duration = Duration::from_secs(1);
@@ -15,11 +21,23 @@ pub const STEP_PATIENCE: Duration = Duration::from_secs(10);
 /// A client that names more than this on one stream is refused.
 pub const MAX_NAMES: usize = 200_000;
 pub const MAX_NAME_BYTES: usize = 4096;
+/// A response is split where the protocol allows it. gRPC clients refuse messages over 4 MiB unless told otherwise.
+pub const RESPONSE_BYTES: usize = 3 * 1024 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     StateOfTheWorld,
     Incremental,
+}
+
+impl Dialect {
+    /// As the metrics name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::StateOfTheWorld => "state_of_the_world",
+            Self::Incremental => "incremental",
+        }
+    }
 }
 
 /// Where the session looks resources up: what the proxy's view shows now.
@@ -28,6 +46,40 @@ pub trait Catalog {
     /// All names of the wildcard.
     fn wildcard(&self, kind: ResourceType) -> Vec<Arc<str>>;
     fn in_wildcard(&self, kind: ResourceType, name: &str) -> bool;
+
+    // What sessions may share with each other. A catalog that shares nothing is as good, and slower.
+
+    /// The set of names with this digest, if a session has it.
+    fn shared_names(&self, _: ResourceType, _: u128) -> Option<Arc<NameSet>> {
+        None
+    }
+
+    /// Offers a set of names to other sessions, or replaces it by one that is offered already.
+    fn share_names(&self, _: ResourceType, _: &mut Arc<NameSet>) {}
+
+    /// The table of this digest, if a session holds it.
+    fn shared_base(&self, _: ResourceType, _: u128) -> Option<Arc<Base>> {
+        None
+    }
+
+    fn share_base(&self, _: ResourceType, _: &Arc<Base>) {}
+
+    /// All that a subscription means now, laid out once for whoever has nothing of it; without names, the wildcard.
+    fn full(&self, kind: ResourceType, names: Option<&Arc<NameSet>>) -> Arc<Full> {
+        Arc::new(match names {
+            Some(names) => Full::of(names.iter().cloned(), |name| self.get(kind, name)),
+            None => Full::of(self.wildcard(kind).into_iter(), |name| self.get(kind, name)),
+        })
+    }
+}
+
+/// What a client announces that it understands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// `xds.config.supports-resource-ttl`
+    pub resource_ttl: bool,
+    /// Errors for single resources, of xRFC TP3.
+    pub resource_errors: bool,
 }
 
 /// How much the registry can be believed after a start without stored state. Unknown is not empty.
@@ -61,6 +113,8 @@ pub struct Response {
 pub struct Interest {
     pub kind: ResourceType,
     pub changed: Changed,
+    /// All names that are asked for now.
+    pub names: Arc<NameSet>,
 }
 
 /// What a request said of an earlier response.
@@ -85,6 +139,8 @@ pub enum Refusal {
     NoType,
     #[error("type_url: {given:?} is not the type of this service, {expected}")]
     OtherType { given: String, expected: &'static str },
+    #[error("resource names: they must be UTF-8")]
+    NotText,
     #[error("resource names: at most {MAX_NAMES} on one stream, each of at most {MAX_NAME_BYTES} bytes")]
     TooMuch,
 }
@@ -102,8 +158,9 @@ pub struct Nack {
 pub struct TypeStatus {
     pub wildcard: bool,
     pub subscribed: usize,
-    pub version_sent: String,
-    pub version_acked: String,
+    /// Of the set, none before the first response.
+    pub version_sent: Option<Version>,
+    pub version_acked: Option<Version>,
     pub acked_at: Option<UnixMillis>,
     pub responses: u64,
     pub nacks: u64,
@@ -111,4 +168,6 @@ pub struct TypeStatus {
     /// The last word on this type was a NACK.
     pub rejected: bool,
     pub pending: bool,
+    /// Since which revision the client is behind, if it is.
+    pub behind: Option<Revision>,
 }

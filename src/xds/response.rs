@@ -4,39 +4,105 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::resource::{Resource, put};
+use super::{
+    full::Full,
+    protocol::{Dialect, Features},
+    resource::{Resource, Version, put},
+};
+use crate::model::ResourceType;
 
-/// `DeltaDiscoveryResponse`, in parts; a resource that is none is removed.
-pub(super) fn incremental(
-    type_url: &str,
-    version: &str,
-    nonce: &str,
-    contents: &[(Arc<str>, Option<Arc<Resource>>)],
-) -> Vec<Bytes> {
-    let mut head = head(type_url, version, nonce);
-    for (name, _) in contents.iter().filter(|(_, resource)| resource.is_none()) {
-        put(6, name.as_bytes(), &mut head);
+/// `google.rpc.Code.NOT_FOUND`
+const NOT_FOUND: u8 = 5;
+
+/// A response's head and what it needs to be laid out.
+pub(super) struct Head<'a> {
+    pub(super) dialect: Dialect,
+    pub(super) features: Features,
+    pub(super) type_url: &'a str,
+    pub(super) version: Version,
+    pub(super) nonce: u64,
+}
+
+impl Head<'_> {
+    /// Both messages have these fields at the same numbers.
+    fn start(&self) -> Vec<u8> {
+        let mut head = Vec::with_capacity(160);
+        put(1, self.version.to_string().as_bytes(), &mut head);
+        put(4, self.type_url.as_bytes(), &mut head);
+        put(5, self.nonce.to_string().as_bytes(), &mut head);
+        head
     }
-    let resources = contents.iter().filter_map(|(_, resource)| Some(resource.as_ref()?.incremental().clone()));
-    [Bytes::from(head)].into_iter().chain(resources).collect()
+
+    /// What is asked for and does not exist, or not any more.
+    fn absent<'a>(&self, names: impl Iterator<Item = &'a Arc<str>>, head: &mut Vec<u8>) {
+        let virtual_hosts = self.type_url == ResourceType::VirtualHost.type_url();
+        for name in names {
+            match self.dialect {
+                // A host that is asked for on demand: a resource without a body lets Envoy answer 404 at once.
+                Dialect::Incremental if virtual_hosts => put(2, &no_such_host(name), head),
+                Dialect::Incremental => put(6, name.as_bytes(), head),
+                Dialect::StateOfTheWorld => {}
+            }
+            if self.features.resource_errors {
+                let field = if self.dialect == Dialect::Incremental { 9 } else { 7 };
+                put(field, &not_found(name), head);
+            }
+        }
+    }
+
+    /// A resource that is none is absent.
+    pub(super) fn respond(&self, contents: &[(Arc<str>, Option<Arc<Resource>>)]) -> Vec<Bytes> {
+        let mut head = self.start();
+        self.absent(contents.iter().filter(|(_, resource)| resource.is_none()).map(|(name, _)| name), &mut head);
+        let resources = contents.iter().filter_map(|(_, resource)| Some(self.element(resource.as_ref()?)));
+        [Bytes::from(head)].into_iter().chain(resources).collect()
+    }
+
+    /// The whole set, with what of it is absent.
+    pub(super) fn respond_set(&self, resources: &[Arc<Resource>], absent: &[Arc<str>]) -> Vec<Bytes> {
+        let mut head = self.start();
+        self.absent(absent.iter(), &mut head);
+        [Bytes::from(head)].into_iter().chain(resources.iter().map(|resource| self.element(resource))).collect()
+    }
+
+    pub(super) fn respond_full(&self, full: &Full) -> Vec<Bytes> {
+        let mut head = self.start();
+        self.absent(full.missing.iter(), &mut head);
+        vec![head.into(), full.elements(self.dialect)]
+    }
+
+    fn element(&self, resource: &Resource) -> Bytes {
+        match self.dialect {
+            Dialect::Incremental if self.features.resource_ttl => resource.with_ttl(),
+            Dialect::Incremental => resource.incremental().clone(),
+            Dialect::StateOfTheWorld => resource.state_of_the_world().clone(),
+        }
+    }
+
+    /// Tells the client that it may keep these for another TTL.
+    pub(super) fn heartbeat<'a>(&self, resources: impl Iterator<Item = &'a Resource>) -> Vec<Bytes> {
+        let mut head = self.start();
+        for resource in resources {
+            put(2, &resource.heartbeat(), &mut head);
+        }
+        vec![head.into()]
+    }
 }
 
-/// `DiscoveryResponse`, in parts.
-pub(super) fn state_of_the_world(
-    type_url: &str,
-    version: &str,
-    nonce: &str,
-    resources: &[Arc<Resource>],
-) -> Vec<Bytes> {
-    let resources = resources.iter().map(|resource| resource.state_of_the_world().clone());
-    [Bytes::from(head(type_url, version, nonce))].into_iter().chain(resources).collect()
+/// `envoy.service.discovery.v3.Resource` with a name and itself as its alias.
+fn no_such_host(name: &str) -> Vec<u8> {
+    let mut resource = Vec::with_capacity(2 * name.len() + 8);
+    put(3, name.as_bytes(), &mut resource);
+    put(4, name.as_bytes(), &mut resource);
+    resource
 }
 
-/// Both messages have these fields at the same numbers.
-fn head(type_url: &str, version: &str, nonce: &str) -> Vec<u8> {
-    let mut head = Vec::with_capacity(160);
-    put(1, version.as_bytes(), &mut head);
-    put(4, type_url.as_bytes(), &mut head);
-    put(5, nonce.as_bytes(), &mut head);
-    head
+/// `envoy.service.discovery.v3.ResourceError`, as in xRFC TP3.
+fn not_found(name: &str) -> Vec<u8> {
+    let (mut resource_name, mut status, mut error) = (Vec::new(), vec![8, NOT_FOUND], Vec::new());
+    put(1, name.as_bytes(), &mut resource_name);
+    put(2, b"there is no such resource, or this client may not see it", &mut status);
+    put(1, &resource_name, &mut error);
+    put(2, &status, &mut error);
+    error
 }

@@ -14,57 +14,116 @@
 //! waits longer than `STEP_PATIENCE`. Endpoints wait for nothing, since a cluster's ACK may wait for them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeSet, VecDeque},
     sync::Arc,
 };
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    protocol::{Catalog, Dialect, MAX_NAME_BYTES, MAX_NAMES, Now, Readiness, Refusal, Response, TypeStatus},
+    name_set::NameSet,
+    protocol::{
+        Catalog, Dialect, Features, Interest, MAX_NAME_BYTES, MAX_NAMES, Now, Readiness, Refusal, Response, TypeStatus,
+    },
+    request::text,
     resource::Resource,
+    subscription::Changed,
     type_state::{Batch, TypeState},
 };
-use crate::{model::limits::quoted, translate::ResourceType};
+use crate::model::{ResourceType, Revision, limits::quoted};
+
+/// Clusters sent before the client had asked for any endpoints.
+#[derive(Debug)]
+enum Warming {
+    Some(BTreeSet<Arc<str>>),
+    /// All that it has.
+    All,
+}
 
 #[derive(Debug)]
 pub struct Session {
     dialect: Dialect,
     /// The one type of a single-type service; none on ADS.
     only: Option<ResourceType>,
-    types: BTreeMap<ResourceType, TypeState>,
-    next_nonce: u64,
+    features: Features,
+    /// In the order of `ResourceType`; none of those that the client has not spoken of.
+    types: [Option<Box<TypeState>>; ResourceType::ALL.len()],
+    last_nonce: u64,
     /// The client has been here before: it holds what an earlier stream gave it.
     returning: bool,
-    /// Clusters sent before the client had asked for any endpoints.
-    warming: BTreeSet<Arc<str>>,
+    warming: Warming,
     immediate: VecDeque<Response>,
 }
 
 impl Session {
-    pub fn new(dialect: Dialect, only: Option<ResourceType>) -> Self {
-        let types = BTreeMap::new();
-        let (warming, immediate) = (BTreeSet::new(), VecDeque::new());
-        Self { dialect, only, types, next_nonce: 1, returning: false, warming, immediate }
+    pub fn new(dialect: Dialect, only: Option<ResourceType>, features: Features) -> Self {
+        Self {
+            dialect,
+            only,
+            features,
+            types: Default::default(),
+            last_nonce: 0,
+            returning: false,
+            warming: Warming::Some(BTreeSet::new()),
+            immediate: VecDeque::new(),
+        }
     }
 
     pub fn status(&self) -> impl Iterator<Item = (ResourceType, TypeStatus)> {
-        self.types.iter().map(|(kind, state)| (*kind, state.status()))
+        self.states().map(|state| (state.kind, state.status()))
     }
 
     /// Everything that is subscribed to: the type, its names, and whether all of it.
-    pub fn subscriptions(&self) -> Vec<(ResourceType, Vec<Arc<str>>, bool)> {
-        let of = |(kind, state): (&ResourceType, &TypeState)| {
-            (*kind, state.subscription.names().iter().cloned().collect(), state.subscription.is_wildcard())
-        };
-        self.types.iter().map(of).collect()
+    pub fn subscriptions(&self) -> impl Iterator<Item = (ResourceType, &Arc<NameSet>, bool)> {
+        self.states().map(|state| (state.kind, state.subscription.names(), state.subscription.is_wildcard()))
     }
 
-    /// Takes the names that may have changed.
-    pub fn mark_dirty(&mut self, kind: ResourceType, name: Arc<str>) {
-        if let Some(state) = self.types.get_mut(&kind) {
-            state.mark_dirty(name);
+    /// All that the client asks for, as if it asked for all of it now.
+    pub fn interests(&self) -> impl Iterator<Item = Interest> {
+        self.states().map(|state| {
+            let names = state.subscription.names().clone();
+            let wildcard_began = state.subscription.is_wildcard();
+            let changed = Changed { all_new: !names.is_empty(), wildcard_began, ..Changed::default() };
+            Interest { kind: state.kind, changed, names }
+        })
+    }
+
+    /// Takes a name that may have changed, since a revision.
+    pub fn mark_dirty(&mut self, kind: ResourceType, name: Arc<str>, revision: Revision) {
+        if let Some(state) = &mut self.types[kind as usize] {
+            state.mark_dirty(name, revision);
         }
+    }
+
+    /// What was refused is tried once more.
+    pub fn retry(&mut self) {
+        self.types.iter_mut().flatten().for_each(|state| state.retry());
+    }
+
+    /// Whether the client has been sent a response, so that ending the stream is no failure to it.
+    pub fn was_served(&self) -> bool {
+        self.last_nonce > 0
+    }
+
+    /// Whether the client begins from nothing: all that it asks for is about to be sent.
+    pub fn is_cold(&self) -> bool {
+        !self.returning && self.states().all(|state| state.held().is_empty())
+    }
+
+    /// Whether a response has not been answered.
+    pub fn is_waiting(&self) -> bool {
+        self.states().any(TypeState::is_waiting)
+    }
+
+    /// An answer outside of any type's state, which waits for nothing.
+    pub fn poll_immediate(&mut self) -> Option<Response> {
+        self.immediate.pop_front()
+    }
+
+    /// How many names the stream keeps for itself, and shares with nobody: what its memory grows with.
+    pub fn own_names(&self) -> usize {
+        self.states().map(TypeState::own_names).sum()
     }
 
     /// Which type a request is about; none for one that Convoy does not know.
@@ -79,8 +138,16 @@ impl Session {
         }
     }
 
-    pub(super) fn state(&mut self, kind: ResourceType) -> &mut TypeState {
-        self.types.entry(kind).or_default()
+    pub(super) fn states(&self) -> impl Iterator<Item = &TypeState> {
+        self.types.iter().filter_map(|state| state.as_deref())
+    }
+
+    pub(super) fn state(&self, kind: ResourceType) -> Option<&TypeState> {
+        self.types[kind as usize].as_deref()
+    }
+
+    pub(super) fn state_mut(&mut self, kind: ResourceType) -> &mut TypeState {
+        self.types[kind as usize].get_or_insert_with(|| Box::new(TypeState::new(kind)))
     }
 
     pub(super) fn set_returning(&mut self) {
@@ -90,15 +157,14 @@ impl Session {
     pub(super) fn check_names<'a>(
         &self,
         kind: ResourceType,
-        names: impl ExactSizeIterator<Item = &'a String>,
+        names: impl ExactSizeIterator<Item = &'a Bytes>,
     ) -> Result<(), Refusal> {
-        let others = self.types.iter().filter(|(other, _)| **other != kind).map(|(_, state)| state.names());
-        let of_kind = match self.dialect {
+        let counts = |state: &&TypeState| match self.dialect {
             // The request's names replace those of before.
-            Dialect::StateOfTheWorld => 0,
-            Dialect::Incremental => self.types.get(&kind).map_or(0, TypeState::names),
+            Dialect::StateOfTheWorld => state.kind != kind,
+            Dialect::Incremental => true,
         };
-        check_lengths(others.sum::<usize>() + of_kind, names)
+        check_lengths(self.states().filter(counts).map(TypeState::names).sum(), names)
     }
 
     /// Whether the next request has to wait: an answer that is made at once is still to be taken, and a client that
@@ -108,84 +174,109 @@ impl Session {
     }
 
     /// A response outside of any type's state.
-    pub(super) fn answer_now(&mut self, response: impl FnOnce(&str) -> Response) {
+    pub(super) fn answer_now(&mut self, response: impl FnOnce(u64) -> Response) {
         let nonce = self.nonce();
-        self.immediate.push_back(response(&nonce));
+        self.immediate.push_back(response(nonce));
     }
 
-    fn nonce(&mut self) -> String {
-        let nonce = self.next_nonce;
-        self.next_nonce += 1;
-        nonce.to_string()
+    fn nonce(&mut self) -> u64 {
+        self.last_nonce += 1;
+        self.last_nonce
     }
 
     /// The next response that can go now. Call until there is none.
     pub fn poll(&mut self, now: Now, catalog: &dyn Catalog, readiness: Readiness) -> Option<Response> {
-        if let Some(response) = self.immediate.pop_front() {
+        if let Some(response) = self.poll_immediate() {
             return Some(response);
         }
         if readiness < Readiness::Ready && self.returning {
             return None;
         }
-        let kinds: Vec<ResourceType> = self.types.keys().copied().collect();
-        kinds.into_iter().find_map(|kind| self.poll_type(kind, now, catalog, readiness))
+        (0..self.types.len()).find_map(|index| {
+            // Its own state is not among the others'.
+            let mut state = self.types[index].take()?;
+            let response = self.poll_type(&mut state, now, catalog, readiness);
+            self.types[index] = Some(state);
+            response
+        })
     }
 
     /// When to poll again if nothing happens before.
     pub fn deadline(&self, now: Now) -> Option<Instant> {
-        self.types.values().filter_map(|state| state.deadline(now)).min()
+        self.states().filter_map(|state| state.deadline(now)).min()
     }
 
     fn poll_type(
         &mut self,
-        kind: ResourceType,
+        state: &mut TypeState,
         now: Now,
         catalog: &dyn Catalog,
         readiness: Readiness,
     ) -> Option<Response> {
-        let mut state = self.types.remove(&kind)?;
-        let batch = state.collect(kind, now, catalog, readiness, self);
-        let response = batch.map(|batch| {
-            self.ask_endpoints(kind, &batch);
-            let nonce = self.nonce();
-            state.send(kind, self.dialect, nonce, now, batch, catalog)
-        });
-        self.types.insert(kind, state);
-        response
+        let Some(batch) = state.collect(now, catalog, readiness, self) else {
+            let heartbeat = state.heartbeat(self.last_nonce + 1, now, self)?;
+            self.last_nonce += 1;
+            return Some(heartbeat);
+        };
+        self.ask_what_hangs_on(state.kind, &batch);
+        let nonce = self.nonce();
+        Some(state.send(nonce, now, batch, self, catalog))
     }
 
-    /// A cluster that is new or changed warms again, and waits for its endpoints even if they have not changed.
-    fn ask_endpoints(&mut self, kind: ResourceType, batch: &Batch) {
-        if kind != ResourceType::Cluster {
-            return;
+    /// A cluster that is new or changed warms again, and waits for its endpoints even if they have not changed; a
+    /// changed route configuration forgets the hosts that it took on demand.
+    fn ask_what_hangs_on(&mut self, kind: ResourceType, batch: &Batch) {
+        match kind {
+            ResourceType::Cluster => self.ask_endpoints(batch),
+            ResourceType::Route => {
+                if let Some(hosts) = &mut self.types[ResourceType::VirtualHost as usize] {
+                    batch.changed.iter().for_each(|(name, _)| hosts.ask_hosts_of(name));
+                }
+            }
+            _ => {}
         }
-        match self.types.get_mut(&ResourceType::Endpoint) {
-            Some(endpoints) => batch.changed.iter().for_each(|(name, _)| endpoints.ask_again(name)),
+    }
+
+    fn ask_endpoints(&mut self, batch: &Batch) {
+        match (&mut self.types[ResourceType::Endpoint as usize], batch.full.is_some()) {
+            (Some(endpoints), true) => endpoints.ask_all_again(),
+            (Some(endpoints), false) => batch.changed.iter().for_each(|(name, _)| endpoints.ask_again(name)),
             // A client that has come back may ask for them in a moment, and say that it has them.
-            None => self.warming.extend(batch.changed.iter().map(|(name, _)| name.clone())),
+            (None, true) => self.warming = Warming::All,
+            (None, false) => {
+                if let Warming::Some(names) = &mut self.warming {
+                    names.extend(batch.changed.iter().map(|(name, _)| name.clone()));
+                }
+            }
         }
     }
 
     /// The client asks for endpoints for the first time: those of clusters that have gone out before are due.
     pub(super) fn ask_warming(&mut self) {
-        let warming = std::mem::take(&mut self.warming);
-        if let Some(endpoints) = self.types.get_mut(&ResourceType::Endpoint) {
-            warming.iter().for_each(|name| endpoints.ask_again(name));
+        let warming = std::mem::replace(&mut self.warming, Warming::Some(BTreeSet::new()));
+        let Some(endpoints) = &mut self.types[ResourceType::Endpoint as usize] else { return };
+        match warming {
+            Warming::All => endpoints.ask_all_again(),
+            Warming::Some(names) => names.iter().for_each(|name| endpoints.ask_again(name)),
         }
     }
 
     /// Whether the proxy follows all clusters on this stream, so that an unknown one is one it has not got yet.
     fn has_all_clusters(&self) -> bool {
-        self.types.get(&ResourceType::Cluster).is_some_and(|state| state.subscription.is_wildcard())
+        self.state(ResourceType::Cluster).is_some_and(|state| state.subscription.is_wildcard())
     }
 
     pub(super) fn dialect(&self) -> Dialect {
         self.dialect
     }
 
+    pub(super) fn features(&self) -> Features {
+        self.features
+    }
+
     /// Whether a resource must wait: it sends traffic to clusters that the client has not ACKed.
     pub(super) fn waits_for_clusters(&self, resource: &Resource) -> bool {
-        let Some(clusters) = self.types.get(&ResourceType::Cluster) else { return false };
+        let Some(clusters) = self.state(ResourceType::Cluster) else { return false };
         self.has_all_clusters() && !resource.clusters.iter().all(|name| clusters.has_acked(name))
     }
 
@@ -197,17 +288,15 @@ impl Session {
         match kind {
             // Who came back has routes that it has not spoken of yet.
             ResourceType::Cluster
-                if self.returning && self.only.is_none() && !self.types.contains_key(&ResourceType::Route) =>
+                if self.returning && self.only.is_none() && self.state(ResourceType::Route).is_none() =>
             {
                 true
             }
             ResourceType::Cluster => [ResourceType::Listener, ResourceType::Route]
-                .iter()
-                .filter_map(|kind| self.types.get(kind))
+                .into_iter()
+                .filter_map(|kind| self.state(kind))
                 .any(|state| state.leads_to(name)),
-            ResourceType::Endpoint => {
-                self.types.get(&ResourceType::Cluster).is_some_and(|clusters| clusters.has_sent(name))
-            }
+            ResourceType::Endpoint => self.state(ResourceType::Cluster).is_some_and(|clusters| clusters.has_sent(name)),
             _ => false,
         }
     }
@@ -216,10 +305,14 @@ impl Session {
 /// Whether so many names, and of such lengths, may be named beside those there are.
 pub(super) fn check_lengths<'a>(
     others: usize,
-    mut names: impl ExactSizeIterator<Item = &'a String>,
+    mut names: impl ExactSizeIterator<Item = &'a Bytes>,
 ) -> Result<(), Refusal> {
-    if others + names.len() > MAX_NAMES || names.any(|name| name.len() > MAX_NAME_BYTES) {
+    if others + names.len() > MAX_NAMES {
         return Err(Refusal::TooMuch);
     }
-    Ok(())
+    names.try_for_each(|name| match text(name) {
+        None => Err(Refusal::NotText),
+        Some(name) if name.len() > MAX_NAME_BYTES => Err(Refusal::TooMuch),
+        Some(_) => Ok(()),
+    })
 }

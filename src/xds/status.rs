@@ -9,6 +9,7 @@ use convoy_client::proto;
 use dashmap::DashMap;
 
 use super::{
+    index::Mailbox,
     node::Client,
     protocol::{Dialect, TypeStatus},
     session::Session,
@@ -26,6 +27,7 @@ pub struct Stream {
     pub dialect: Dialect,
     pub connected_at: UnixMillis,
     pub session: Mutex<Session>,
+    pub mailbox: Arc<Mailbox>,
 }
 
 #[derive(Debug, Default)]
@@ -81,8 +83,8 @@ fn describe_type((kind, status): (ResourceType, TypeStatus)) -> proto::ProxyType
         sync: sync.into(),
         wildcard: status.wildcard,
         subscribed: u32::try_from(status.subscribed).unwrap_or(u32::MAX),
-        version_sent: status.version_sent,
-        version_acked: status.version_acked,
+        version_sent: status.version_sent.map(|version| version.to_string()).unwrap_or_default(),
+        version_acked: status.version_acked.map(|version| version.to_string()).unwrap_or_default(),
         acked_at: status.acked_at.map(time),
         responses: status.responses,
         nacks: status.nacks,

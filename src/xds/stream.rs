@@ -1,26 +1,33 @@
-//! One stream's task: it moves requests into the session, and the session's responses out when there is room for them.
-//! It decides nothing, and keeps no queue: a response is made when it can be sent.
+//! One stream: requests go into the session, and the session's responses out. It is the body of the answer to the
+//! client's call: whoever writes the connection asks for the next response when there is room for it, and no queue and
+//! no task lies between. It decides nothing.
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use futures_util::{Stream as Sequence, stream::unfold};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{OwnedSemaphorePermit, watch},
     time::{Instant, sleep_until},
 };
 use tonic::{Status, Streaming};
 
 use super::{
-    cache::{Cache, Mailbox, ViewCatalog},
+    admission::{Admission, PATIENCE},
+    cache::Cache,
     codec::Incoming,
     node,
-    protocol::{Dialect, Now, Received, Refusal, Response, Verdict},
+    protocol::{Dialect, Now, Readiness, Received, Refusal, Response, Verdict},
     session::Session,
     status::{Proxies, Stream},
+    view_catalog::ViewCatalog,
 };
-use crate::{model::UnixMillis, telemetry::Metrics, translate::ResourceType};
+use crate::{
+    model::{Invalid, ResourceType, UnixMillis},
+    telemetry::Metrics,
+};
 
 /// What all streams share.
 #[derive(Debug)]
@@ -28,128 +35,212 @@ pub struct Shared {
     pub cache: Arc<Cache>,
     pub proxies: Arc<Proxies>,
     pub metrics: Arc<Metrics>,
+    pub admission: Admission,
     pub stopping: watch::Receiver<bool>,
 }
 
-pub type Outgoing = mpsc::Sender<Result<Response, Status>>;
+/// A call as it comes in.
+#[derive(Debug)]
+pub struct Call {
+    pub id: u64,
+    /// The one type of a single-type service; none on ADS.
+    pub only: Option<ResourceType>,
+    pub dialect: Dialect,
+    pub address: Option<SocketAddr>,
+    pub requests: Streaming<Incoming>,
+}
 
-/// Runs a stream until the client leaves, breaks the protocol, or Convoy stops.
-pub async fn run(
-    shared: Arc<Shared>,
-    id: u64,
-    session: Session,
+/// The responses of a call. It ends when the client leaves or breaks the protocol, when Convoy stops, or when the
+/// stream has reached its age.
+pub fn responses(shared: Arc<Shared>, call: Call) -> impl Sequence<Item = Result<Response, Status>> + Send {
+    let opened = Opened::new(&shared, &call);
+    unfold(Some(Progress::Opening(shared, call, opened)), |progress| async {
+        let mut live = match progress? {
+            Progress::Live(live) => live,
+            Progress::Opening(shared, call, opened) => match Live::open(shared, call, opened).await {
+                Ok(live) => Box::new(live?),
+                Err(status) => return Some((Err(status), None)),
+            },
+        };
+        match live.next().await {
+            Ok(response) => Some((Ok(response?), Some(Progress::Live(live)))),
+            Err(status) => {
+                tracing::debug!(stream = live.catalog.mailbox.id, %status, "an xDS stream has ended");
+                Some((Err(status), None))
+            }
+        }
+    })
+}
+
+enum Progress {
+    Opening(Arc<Shared>, Call, Opened),
+    Live(Box<Live>),
+}
+
+/// Counts the stream while it is open.
+struct Opened {
+    metrics: Arc<Metrics>,
+    service: &'static str,
     dialect: Dialect,
-    address: Option<SocketAddr>,
-    mut requests: Streaming<Incoming>,
-    out: Outgoing,
-) {
-    let ended = async {
-        let Some(first) = requests.message().await? else { return Ok(()) };
-        let client = first.node().map(node::client).transpose();
-        let client = client.and_then(|client| {
-            client.ok_or_else(|| crate::model::Invalid::new("node", "", "the first request of a stream names its node"))
-        });
-        let client = client.map_err(|invalid| Status::invalid_argument(invalid.to_string()))?;
-        let mut task = Task::new(&shared, id, client, session, dialect, address);
-        task.receive(first)?;
-        task.run(requests, &out).await
-    };
-    let mut stopping = shared.stopping.clone();
-    let ended: Result<(), Status> = tokio::select! {
-        ended = ended => ended,
-        () = out.closed() => Ok(()),
-        _ = stopping.wait_for(|stopping| *stopping) => Ok(()),
-    };
-    if let Err(status) = ended {
-        tracing::debug!(stream = id, %status, "an xDS stream has ended");
-        // The client may have gone.
-        let _ = out.try_send(Err(status));
+}
+
+impl Opened {
+    fn new(shared: &Shared, call: &Call) -> Self {
+        let service = call.only.map_or("ads", ResourceType::as_str);
+        shared.metrics.stream_opened(service, call.dialect.as_str());
+        Self { metrics: shared.metrics.clone(), service, dialect: call.dialect }
     }
 }
 
-struct Task<'a> {
-    shared: &'a Shared,
-    mailbox: Arc<Mailbox>,
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.metrics.stream_closed(self.service, self.dialect.as_str());
+    }
+}
+
+/// A stream whose client has said who it is.
+struct Live {
+    shared: Arc<Shared>,
+    requests: Streaming<Incoming>,
     catalog: ViewCatalog,
     stream: Arc<Stream>,
+    readiness: watch::Receiver<Readiness>,
+    stopping: watch::Receiver<bool>,
+    admission: Admitted,
+    /// When it has lived long enough.
+    ends_at: Option<Instant>,
+    _opened: Opened,
 }
 
-impl<'a> Task<'a> {
-    fn new(
-        shared: &'a Shared,
-        id: u64,
-        client: node::Client,
-        session: Session,
-        dialect: Dialect,
-        address: Option<SocketAddr>,
-    ) -> Self {
+/// Whether a client that begins from nothing may be sent everything.
+enum Admitted {
+    NotYet,
+    /// Until then, or until it has taken everything.
+    Now {
+        _permit: OwnedSemaphorePermit,
+        until: Instant,
+    },
+    Done,
+}
+
+impl Live {
+    /// Waits for the first request; none if the client leaves before.
+    async fn open(shared: Arc<Shared>, mut call: Call, opened: Opened) -> Result<Option<Self>, Status> {
+        let mut stopping = shared.stopping.clone();
+        let first = tokio::select! {
+            first = call.requests.message() => first?,
+            // Nobody has been served: that Convoy goes shall be no failure of this stream, but of the next.
+            () = stopped(&mut stopping) => return Err(Status::unavailable("Convoy is stopping")),
+        };
+        let Some(first) = first else { return Ok(None) };
+        let client = first.node().map(node::client).transpose();
+        let missing = || Invalid::new("node", "", "the first request of a stream names its node");
+        let client = client.and_then(|client| client.ok_or_else(missing));
+        let client = client.map_err(|invalid| Status::invalid_argument(invalid.to_string()))?;
+        let Call { id, only, dialect, address, requests } = call;
         tracing::info!(node = client.id, ?dialect, stream = id, "an xDS client has connected");
-        let catalog = ViewCatalog { cache: shared.cache.clone(), view: client.view.clone() };
-        let session = Mutex::new(session);
-        let stream = Arc::new(Stream { client, address, dialect, connected_at: unix(), session });
+        let catalog = ViewCatalog::new(shared.cache.clone(), &client.view, client.node.clone(), id);
+        let session = Mutex::new(Session::new(dialect, only, client.features));
+        let mailbox = catalog.mailbox.clone();
+        let stream = Arc::new(Stream { client, address, dialect, connected_at: unix(), session, mailbox });
         shared.proxies.insert(id, stream.clone());
-        Self { shared, mailbox: Arc::new(Mailbox { id, ..Mailbox::default() }), catalog, stream }
+        let mut live = Self {
+            requests,
+            catalog,
+            stream,
+            readiness: shared.cache.readiness(),
+            stopping,
+            admission: Admitted::NotYet,
+            ends_at: shared.admission.end_of_a_stream(),
+            _opened: opened,
+            shared,
+        };
+        live.receive(first)?;
+        Ok(Some(live))
     }
 
-    async fn run(&mut self, mut requests: Streaming<Incoming>, out: &Outgoing) -> Result<(), Status> {
-        let mut readiness = self.shared.cache.readiness();
-        let mut may_send = true;
-        let mut deadline = None;
+    /// The next response; none when the stream ends well.
+    async fn next(&mut self) -> Result<Option<Response>, Status> {
         loop {
-            let may_receive = !self.session().is_behind();
+            let (response, deadline, may_receive, waits, served) = self.poll();
+            if let Some(response) = response {
+                self.count(&response);
+                return Ok(Some(response));
+            }
+            // A stream ends without harm only if its client was served.
+            let ends_at = self.ends_at.filter(|_| served);
+            let wake_at = deadline.into_iter().chain(ends_at).min();
             tokio::select! {
-                request = requests.message(), if may_receive => match request? {
-                    Some(request) => self.receive(request)?,
-                    None => return Ok(()),
-                },
-                names = self.mailbox.dirty.take() => {
-                    let mut session = self.session();
-                    for (kind, name) in names {
-                        session.mark_dirty(kind, name);
+                request = self.requests.message(), if may_receive => {
+                    let Some(request) = request? else { return Ok(None) };
+                    self.receive(request)?;
+                }
+                news = self.catalog.mailbox.take() => {
+                    let mut session = lock(&self.stream.session);
+                    for ((kind, name), revision) in news.names {
+                        session.mark_dirty(kind, name, revision);
+                    }
+                    if news.selection {
+                        self.catalog.reselect(&mut session);
                     }
                 }
-                changed = readiness.changed() => {
+                changed = self.readiness.changed() => {
                     // The cache outlives its streams.
                     changed.map_err(|_| Status::unavailable("Convoy is stopping"))?;
                 }
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() && !may_send => {}
-                permit = out.reserve(), if may_send => {
-                    let Ok(permit) = permit else { return Ok(()) };
-                    let (response, next) = {
-                        let mut session = self.session();
-                        let (readiness, now) = (*readiness.borrow_and_update(), now());
-                        (session.poll(now, &self.catalog, readiness), session.deadline(now))
-                    };
-                    deadline = next;
-                    match response {
-                        Some(response) => {
-                            self.count(&response);
-                            permit.send(Ok(response));
-                        }
-                        None => may_send = false,
-                    }
-                    continue;
+                permit = self.shared.admission.admit(), if waits => {
+                    self.admission = Admitted::Now { _permit: permit, until: Instant::now() + PATIENCE };
                 }
+                () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {}
+                () = stopped(&mut self.stopping) => return if served {
+                    Ok(None)
+                } else {
+                    Err(Status::unavailable("Convoy is stopping"))
+                },
             }
-            may_send = true;
+            if ends_at.is_some_and(|at| at <= Instant::now()) {
+                return Ok(None);
+            }
         }
     }
 
-    fn session(&self) -> std::sync::MutexGuard<'_, Session> {
-        self.stream.session.lock().expect("nothing panics while it holds this lock")
+    /// What can go now; when to look again; whether requests are read; whether it waits to be admitted; whether it was
+    /// served.
+    fn poll(&mut self) -> (Option<Response>, Option<Instant>, bool, bool, bool) {
+        let (readiness, now) = (*self.readiness.borrow_and_update(), now());
+        let mut session = lock(&self.stream.session);
+        let served = session.was_served();
+        match &self.admission {
+            Admitted::Now { until, .. } if *until <= now.at || (served && !session.is_waiting()) => {
+                self.admission = Admitted::Done;
+            }
+            Admitted::NotYet if !session.is_cold() => self.admission = Admitted::Done,
+            _ => {}
+        }
+        let waits = matches!(self.admission, Admitted::NotYet);
+        if waits {
+            return (session.poll_immediate(), None, !session.is_behind(), true, served);
+        }
+        let response = session.poll(now, &self.catalog, readiness);
+        let until = match &self.admission {
+            Admitted::Now { until, .. } => Some(*until),
+            _ => None,
+        };
+        let deadline = session.deadline(now).into_iter().chain(until).min();
+        (response, deadline, !session.is_behind(), false, served)
     }
 
     fn receive(&mut self, request: Incoming) -> Result<(), Status> {
         let received = {
-            let mut session = self.session();
+            let mut session = lock(&self.stream.session);
             match request {
                 Incoming::StateOfTheWorld(request) => session.receive_state_of_the_world(request, now(), &self.catalog),
-                Incoming::Incremental(request) => session.receive_incremental(request, now()),
+                Incoming::Incremental(request) => session.receive_incremental(request, now(), &self.catalog),
             }
         };
         let Received { interest, verdict } = received.map_err(refuse)?;
         if let Some(interest) = interest {
-            self.catalog.follow(&interest, &self.mailbox);
+            self.catalog.follow(&interest);
         }
         match verdict {
             Some((kind, Verdict::Ack(took))) => {
@@ -166,8 +257,8 @@ impl<'a> Task<'a> {
 
     fn report_nack(&self, kind: ResourceType) {
         self.shared.metrics.nack(kind.as_str());
-        let status = self.session().status().find(|(of, _)| *of == kind).and_then(|(_, status)| status.last_nack);
-        if let Some(nack) = status {
+        let status = lock(&self.stream.session).status().find(|(of, _)| *of == kind);
+        if let Some(nack) = status.and_then(|(_, status)| status.last_nack) {
             let node = &self.stream.client.id;
             tracing::warn!(node, kind = kind.as_str(), resources = ?nack.resources, message = nack.message, "NACK");
         }
@@ -182,20 +273,28 @@ impl<'a> Task<'a> {
     }
 }
 
-impl Drop for Task<'_> {
+impl Drop for Live {
     fn drop(&mut self) {
-        // If a panic got us here, the session is still good for this.
-        let session = self.stream.session.lock().unwrap_or_else(PoisonError::into_inner);
-        self.catalog.leave(&session, &self.mailbox);
-        self.shared.proxies.remove(self.mailbox.id);
-        tracing::info!(node = self.stream.client.id, stream = self.mailbox.id, "an xDS client has gone");
+        let stream = self.catalog.mailbox.id;
+        self.shared.proxies.remove(stream);
+        tracing::info!(node = self.stream.client.id, stream, "an xDS client has gone");
     }
+}
+
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // An error is the sender's end, which is a stop as well.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+/// If something panicked meanwhile, it was with this stream only, which is about to end.
+fn lock(session: &Mutex<Session>) -> MutexGuard<'_, Session> {
+    session.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn refuse(refusal: Refusal) -> Status {
     match refusal {
         Refusal::TooMuch => Status::resource_exhausted(refusal.to_string()),
-        Refusal::NoType | Refusal::OtherType { .. } => Status::invalid_argument(refusal.to_string()),
+        Refusal::NoType | Refusal::OtherType { .. } | Refusal::NotText => Status::invalid_argument(refusal.to_string()),
     }
 }
 

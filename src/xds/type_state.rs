@@ -1,21 +1,28 @@
 //! One type on one stream: what the client has asked for, what it was sent and has ACKed, and what is due. Pure.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
     sync::Arc,
 };
 
 use tokio::time::Instant;
 
 use super::{
+    full::Full,
+    held::{Base, Held},
     nack::suspects,
-    protocol::{ACK_PATIENCE, Catalog, Dialect, Nack, Now, Readiness, Response, STEP_PATIENCE, TypeStatus, Verdict},
+    protocol::{
+        ACK_PATIENCE, Catalog, Dialect, Nack, Now, RESPONSE_BYTES, Readiness, Response, STEP_PATIENCE, TypeStatus,
+        Verdict,
+    },
+    request::text,
     resource::{Resource, Version},
-    response,
+    response::Head,
+    resume::Claim,
     session::Session,
     subscription::{Changed, Subscription},
 };
-use crate::{model::limits::quoted, translate::ResourceType};
+use crate::model::{ResourceType, Revision, limits::quoted};
 
 /// How many of the resources at fault are kept to be shown.
 const MAX_NACK_RESOURCES: usize = 100;
@@ -23,59 +30,53 @@ const MAX_NACK_RESOURCES: usize = 100;
 const MAX_NACK_BYTES: usize = 4096;
 /// Responses on their way that are remembered; the ACK of an older one is of no use.
 const MAX_OUTSTANDING: usize = 8;
+/// A type's share of a response's bytes that is not its resources: the head, and keys and lengths.
+const ELEMENT_BYTES: usize = 8;
 
-/// What the client has of a resource.
-#[derive(Clone, Debug)]
-enum Known {
-    /// It said so when it came back.
-    Version(Version),
-    Resource(Arc<Resource>),
-}
-
-impl Known {
-    fn version(&self) -> Version {
-        match self {
-            Self::Version(version) => *version,
-            Self::Resource(resource) => resource.version,
-        }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Held {
-    sent: Option<Known>,
-    acked: Option<Known>,
-    /// It was refused in this version, and is represented by what was ACKed until its content changes.
-    rejected: Option<Version>,
+/// What a response changed.
+#[derive(Debug)]
+enum Contents {
+    /// A resource, or its absence.
+    Listed(Vec<(Arc<str>, Option<Arc<Resource>>)>),
+    /// Everything, to a client that had nothing.
+    Full(Arc<Full>),
 }
 
 #[derive(Debug)]
 struct Outstanding {
-    nonce: String,
-    version: String,
+    nonce: u64,
+    version: Version,
     sent_at: Instant,
     /// When the oldest change in it happened, if it was a change that made it be sent.
     since: Option<Instant>,
-    /// What it changed: a resource, or its absence.
-    contents: Vec<(Arc<str>, Option<Arc<Resource>>)>,
+    /// Of the oldest change in it.
+    revision: Revision,
+    contents: Contents,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct TypeState {
+    pub(super) kind: ResourceType,
     pub(super) subscription: Subscription,
-    held: HashMap<Arc<str>, Held>,
-    dirty: BTreeSet<Arc<str>>,
+    held: Held,
+    /// May have changed, and since which revision.
+    dirty: BTreeMap<Arc<str>, Revision>,
+    /// Must be answered even if they have not changed.
     asked: BTreeSet<Arc<str>>,
+    /// So must all names that are subscribed to.
+    all_asked: bool,
     /// All of the wildcard is due.
     wildcard_due: bool,
     /// An answer is due even if there is nothing to say.
     answer_due: bool,
+    /// What a client that came back says that it has, until it is compared with what there is.
+    claim: Option<Claim>,
     outstanding: VecDeque<Outstanding>,
-    last_nonce: String,
+    last_nonce: u64,
     /// Since when a step waits for another type's ACK.
     held_back_since: Option<Instant>,
-    /// The sum of the versions sent: the version of the set.
-    digest: u128,
+    /// When the client has to hear of what it may not keep for ever.
+    heartbeat_at: Option<Instant>,
     status: TypeStatus,
 }
 
@@ -83,14 +84,46 @@ pub(super) struct TypeState {
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) changed: Vec<(Arc<str>, Arc<Resource>)>,
+    /// Everything there is: then nothing stands in `changed` and `removed`.
+    pub(super) full: Option<Arc<Full>>,
     removed: Vec<Arc<str>>,
     since: Option<Instant>,
+    revision: Option<Revision>,
     overdue: bool,
 }
 
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.changed.is_empty() && self.removed.is_empty() && self.full.is_none()
+    }
+}
+
 impl TypeState {
+    pub(super) fn new(kind: ResourceType) -> Self {
+        Self {
+            kind,
+            subscription: Subscription::default(),
+            held: Held::default(),
+            dirty: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            all_asked: false,
+            wildcard_due: false,
+            answer_due: false,
+            claim: None,
+            outstanding: VecDeque::new(),
+            last_nonce: 0,
+            held_back_since: None,
+            heartbeat_at: None,
+            status: TypeStatus::default(),
+        }
+    }
+
     pub(super) fn names(&self) -> usize {
         self.subscription.names().len()
+    }
+
+    pub(super) fn held(&self) -> &Held {
+        &self.held
     }
 
     pub(super) fn status(&self) -> TypeStatus {
@@ -98,26 +131,68 @@ impl TypeState {
             wildcard: self.subscription.is_wildcard(),
             subscribed: self.names(),
             pending: !self.outstanding.is_empty(),
+            behind: self.behind(),
             ..self.status.clone()
         }
     }
 
+    /// The revision of the oldest change that the client has not accepted; zero if it has yet to be told anything.
+    pub(super) fn behind(&self) -> Option<Revision> {
+        let unanswered = self.all_asked || self.wildcard_due || !self.asked.is_empty() || self.claim.is_some();
+        let unanswered = unanswered.then_some(Revision(0));
+        let dirty = self.dirty.values().min().copied();
+        let outstanding = self.outstanding.iter().map(|outstanding| outstanding.revision).min();
+        unanswered.into_iter().chain(dirty).chain(outstanding).chain(self.held.rejected_since()).min()
+    }
+
+    /// The same for one name; whether it was refused, too.
+    pub(super) fn behind_on(&self, name: &str) -> Option<(Revision, bool)> {
+        if self.held.rejected(name).is_some() {
+            return self.held.rejected_since().map(|since| (since, true));
+        }
+        let named = self.subscription.names().contains(name);
+        let unanswered = self.claim.is_some()
+            || (self.all_asked && named)
+            || (self.wildcard_due && !named)
+            || self.asked.contains(name);
+        let sent = |outstanding: &&Outstanding| match &outstanding.contents {
+            Contents::Full(_) => true,
+            Contents::Listed(contents) => contents.iter().any(|(of, _)| **of == *name),
+        };
+        let outstanding = self.outstanding.iter().filter(sent).map(|outstanding| outstanding.revision).min();
+        let dirty = self.dirty.get(name).copied();
+        let revision = unanswered.then_some(Revision(0)).into_iter().chain(dirty).chain(outstanding).min();
+        revision.map(|revision| (revision, false))
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.outstanding.is_empty()
+    }
+
+    /// How many names the stream keeps for itself, and shares with nobody.
+    pub(super) fn own_names(&self) -> usize {
+        let shared = Arc::strong_count(self.subscription.names()) > 1;
+        let subscribed = if shared { 0 } else { self.names() };
+        subscribed + self.held.own() + self.dirty.len() + self.asked.len()
+    }
+
     fn has_work(&self) -> bool {
-        self.wildcard_due || self.answer_due || !self.dirty.is_empty() || !self.asked.is_empty()
+        self.wildcard_due || self.all_asked || self.answer_due || !self.dirty.is_empty() || !self.asked.is_empty()
     }
 
     /// When patience ends that has not ended yet: what could go now, has gone.
     pub(super) fn deadline(&self, now: Now) -> Option<Instant> {
+        let heartbeat = self.heartbeat_at;
         if !self.has_work() {
-            return None;
+            return heartbeat;
         }
         let ack = self.outstanding.back().map(|outstanding| outstanding.sent_at + ACK_PATIENCE);
         let step = self.held_back_since.map(|since| since + STEP_PATIENCE);
-        ack.into_iter().chain(step).filter(|at| *at > now.at).min()
+        ack.into_iter().chain(step).filter(|at| *at > now.at).chain(heartbeat).min()
     }
 
-    pub(super) fn mark_dirty(&mut self, name: Arc<str>) {
-        self.dirty.insert(name);
+    pub(super) fn mark_dirty(&mut self, name: Arc<str>, revision: Revision) {
+        self.dirty.entry(name).or_insert(revision);
     }
 
     /// What the client follows is due once more, changed or not.
@@ -127,16 +202,32 @@ impl TypeState {
         }
     }
 
-    pub(super) fn has_acked(&self, name: &Arc<str>) -> bool {
-        self.held.get(name).is_some_and(|held| held.acked.is_some())
+    pub(super) fn ask_all_again(&mut self) {
+        self.all_asked = !self.subscription.names().is_empty();
     }
 
-    pub(super) fn has_sent(&self, name: &Arc<str>) -> bool {
-        self.held.get(name).is_some_and(|held| held.sent.is_some())
+    /// All hosts of a route configuration that the client follows.
+    pub(super) fn ask_hosts_of(&mut self, route: &str) {
+        let of_route = |name: &&Arc<str>| name.strip_prefix(route).is_some_and(|host| host.starts_with('/'));
+        self.asked.extend(self.subscription.names().iter().filter(of_route).cloned());
+    }
+
+    /// What was refused is tried once more.
+    pub(super) fn retry(&mut self) {
+        self.asked.extend(self.held.pardon());
+    }
+
+    /// Whether the client has it, and it is not on its way out.
+    pub(super) fn has_acked(&self, name: &str) -> bool {
+        self.held.acked(name).is_some() && self.held.sent(name).is_some()
+    }
+
+    pub(super) fn has_sent(&self, name: &str) -> bool {
+        self.held.sent(name).is_some()
     }
 
     /// What the client's request changed of the subscription.
-    pub(super) fn subscribe(&mut self, kind: ResourceType, changed: &Changed, dialect: Dialect) {
+    pub(super) fn subscribe(&mut self, changed: &Changed, dialect: Dialect) {
         for name in &changed.removed {
             self.asked.remove(name);
             match dialect {
@@ -145,228 +236,308 @@ impl TypeState {
                     self.asked.insert(name.clone());
                 }
                 _ if self.subscription.is_wildcard() => {
-                    self.dirty.insert(name.clone());
+                    self.dirty.entry(name.clone()).or_default();
                 }
                 _ => self.forget(name),
             }
         }
         if changed.wildcard_ended {
             let kept = self.subscription.names().clone();
-            let gone: Vec<_> = self.held.keys().filter(|name| !kept.contains(*name)).cloned().collect();
-            gone.iter().for_each(|name| self.forget(name));
+            let gone = self.held.names().into_iter().filter(|name| !kept.contains(name));
+            gone.for_each(|name| self.forget(&name));
         }
         if changed.wildcard_began {
             self.wildcard_due = true;
             self.answer_due = true;
         }
+        self.all_asked |= changed.all_new;
         self.asked.extend(changed.added.iter().cloned());
         // Whoever asks for a set wants to be told even that it is empty.
-        self.answer_due |= dialect == Dialect::StateOfTheWorld && kind.is_full_set() && !changed.added.is_empty();
+        let named = changed.all_new || !changed.added.is_empty();
+        self.answer_due |= dialect == Dialect::StateOfTheWorld && self.kind.is_full_set() && named;
     }
 
-    /// What the client says that it has.
-    pub(super) fn holds(&mut self, name: Arc<str>, version: Version) {
-        let known = Some(Known::Version(version));
-        self.set_sent(&name, known.clone());
-        if let Some(held) = self.held.get_mut(&name) {
-            held.acked = known;
-        }
-        self.asked.remove(&name);
-        self.dirty.insert(name);
-    }
-
-    /// The client has exactly these, as its version proves. They are looked at once more when the index knows this
-    /// session, so that a change between the two is not lost.
-    pub(super) fn holds_all(&mut self, resources: Vec<Arc<Resource>>, version: &str) {
-        self.dirty.append(&mut self.asked);
-        for resource in resources {
-            let known = Some(Known::Resource(resource.clone()));
-            self.set_sent(&resource.name, known.clone());
-            if let Some(held) = self.held.get_mut(&resource.name) {
-                held.acked = known;
-            }
-        }
-        self.answer_due = false;
-        self.status.version_sent = version.to_owned();
-        self.status.version_acked = version.to_owned();
-    }
-
-    fn set_sent(&mut self, name: &Arc<str>, known: Option<Known>) {
-        let held = self.held.entry(name.clone()).or_default();
-        let before = std::mem::replace(&mut held.sent, known);
-        let of = |known: &Option<Known>| known.as_ref().map_or(0, |known| known.version().0);
-        self.digest = self.digest.wrapping_sub(of(&before)).wrapping_add(of(&held.sent));
+    /// A client that has come back says what it has.
+    pub(super) fn claims(&mut self, claim: Claim) {
+        self.claim = Some(claim);
     }
 
     fn forget(&mut self, name: &Arc<str>) {
-        if let Some(held) = self.held.remove(name) {
-            self.digest = self.digest.wrapping_sub(held.sent.map_or(0, |known| known.version().0));
-        }
+        self.held.forget(name);
         self.dirty.remove(name);
     }
 
     /// Whether a route or listener that the client has, or was sent, leads to a cluster.
     pub(super) fn leads_to(&self, cluster: &Arc<str>) -> bool {
-        let leads = |known: &Option<Known>| match known {
-            Some(Known::Resource(resource)) => resource.clusters.contains(cluster),
+        let leads = |resource: Option<&Arc<Resource>>| match resource {
             // Of an earlier stream, and another than now: it may.
-            Some(Known::Version(_)) => true,
+            Some(resource) => !resource.is_known() || resource.clusters.contains(cluster),
             None => false,
         };
-        self.held.values().any(|held| leads(&held.sent) || leads(&held.acked))
+        // What it says that it has has yet to be looked at.
+        self.claim.is_some()
+            || self.held.names().iter().any(|name| leads(self.held.sent(name)) || leads(self.held.acked(name)))
     }
 
     /// Takes the client's word on an earlier response.
-    pub(super) fn answered(&mut self, nonce: &str, error: Option<&str>, now: Now) -> Option<Verdict> {
+    pub(super) fn answered(
+        &mut self,
+        nonce: &str,
+        error: Option<&str>,
+        now: Now,
+        catalog: &dyn Catalog,
+    ) -> Option<Verdict> {
+        let nonce: u64 = nonce.parse().ok()?;
         let position = self.outstanding.iter().position(|outstanding| outstanding.nonce == nonce)?;
         let Some(message) = error else {
             // Responses are taken in order, and a refusal is always said: what went before is accepted too.
-            let accepted: Vec<Outstanding> = self.outstanding.drain(..=position).collect();
-            let since = accepted.iter().filter_map(|outstanding| outstanding.since).min();
-            for outstanding in accepted {
-                self.status.version_acked = outstanding.version;
-                for (name, resource) in outstanding.contents {
-                    self.acked(&name, resource);
+            let mut since: Option<Instant> = None;
+            for outstanding in self.outstanding.drain(..=position) {
+                since = since.into_iter().chain(outstanding.since).min();
+                self.status.version_acked = Some(outstanding.version);
+                match outstanding.contents {
+                    Contents::Full(_) => self.held.accept_offer(),
+                    Contents::Listed(contents) => {
+                        contents.into_iter().for_each(|(name, resource)| self.held.accept(&name, resource));
+                    }
                 }
             }
             self.status.acked_at = Some(now.unix);
             self.status.rejected = false;
+            if self.outstanding.is_empty() {
+                self.held.settle(self.kind, catalog);
+            }
             return Some(Verdict::Ack(since.map(|since| now.at.saturating_duration_since(since))));
         };
         let outstanding = self.outstanding.remove(position)?;
+        self.refused(outstanding, message, now);
+        Some(Verdict::Nack)
+    }
+
+    fn refused(&mut self, outstanding: Outstanding, message: &str, now: Now) {
         let message = quoted(message, MAX_NACK_BYTES);
-        let suspects = suspects(&message, outstanding.contents.iter().map(|(name, _)| name));
+        let (withdrawn, contents) = match outstanding.contents {
+            Contents::Listed(contents) => (false, contents),
+            Contents::Full(full) => {
+                self.held.withdraw_offer();
+                let missing = full.missing.iter().map(|name| (name.clone(), None));
+                let sent = full.base.iter().map(|(name, resource)| (name.clone(), Some(resource.clone())));
+                (true, sent.chain(missing).collect())
+            }
+        };
+        let suspects = suspects(&message, contents.iter().map(|(name, _)| name));
         let at_fault: HashSet<&Arc<str>> = suspects.iter().collect();
-        for (name, resource) in &outstanding.contents {
-            self.refused(name, resource.as_ref(), at_fault.contains(name));
+        for (name, resource) in &contents {
+            let (version, sent) = (resource.as_ref().map(|resource| resource.version), self.held.sent(name));
+            // Something newer may be on its way already.
+            if sent.map(|resource| resource.version) == if withdrawn { None } else { version } {
+                self.refused_one(name, version, at_fault.contains(name), outstanding.revision);
+            }
         }
         self.status.nacks += 1;
         self.status.rejected = true;
         let resources = suspects.iter().take(MAX_NACK_RESOURCES).cloned().collect();
-        self.status.last_nack = Some(Nack { message, version: outstanding.version, resources, at: now.unix });
-        Some(Verdict::Nack)
-    }
-
-    fn acked(&mut self, name: &Arc<str>, resource: Option<Arc<Resource>>) {
-        let Some(held) = self.held.get_mut(name) else { return };
-        held.acked = resource.map(Known::Resource);
-        held.rejected = None;
-        if held.sent.is_none() && held.acked.is_none() {
-            self.held.remove(name);
-        }
+        let version = outstanding.version.to_string();
+        self.status.last_nack = Some(Nack { message, version, resources, at: now.unix });
     }
 
     /// The response that had this was refused. What is not at fault is unconfirmed, and goes once more.
-    fn refused(&mut self, name: &Arc<str>, resource: Option<&Arc<Resource>>, suspect: bool) {
-        let Some(held) = self.held.get_mut(name) else { return };
-        let sent = held.sent.as_ref().map(Known::version);
-        if sent != resource.map(|resource| resource.version) {
-            // Something newer is on its way already.
-            return;
+    fn refused_one(&mut self, name: &Arc<str>, version: Option<Version>, suspect: bool, since: Revision) {
+        let acked = self.held.acked(name).cloned();
+        if self.held.sent(name).is_some() || acked.is_some() {
+            self.held.set_sent(name, acked);
         }
-        if suspect {
-            held.rejected = sent;
-        }
-        let acked = held.acked.clone();
-        self.set_sent(name, acked);
-        if !suspect {
-            self.asked.insert(name.clone());
+        match version {
+            Some(version) if suspect => self.held.reject(name, version, since),
+            None if suspect => {}
+            _ => {
+                self.asked.insert(name.clone());
+            }
         }
     }
 
     /// What is due and can go now; none if nothing is to be said.
     pub(super) fn collect(
         &mut self,
-        kind: ResourceType,
         now: Now,
         catalog: &dyn Catalog,
         readiness: Readiness,
         others: &Session,
     ) -> Option<Batch> {
         let merging = self.outstanding.back().map(|last| last.sent_at + ACK_PATIENCE > now.at);
-        if !self.has_work() || (merging == Some(true) && self.asked.is_empty()) {
+        if !self.has_work() || (merging == Some(true) && self.asked.is_empty() && !self.all_asked) {
             return None;
         }
         if self.subscription.is_wildcard() && readiness == Readiness::Unknown {
             return None;
         }
+        if let Some(full) = self.full(catalog, readiness) {
+            match self.claim.take() {
+                Some(claim) if claim.is(&full) => self.is_up_to_date(full.base.clone(), others.dialect()),
+                Some(claim) => self.claim = Some(claim),
+                None if full.fits() => return Some(self.take_full(full)),
+                None => {}
+            }
+        }
+        if let Some(claim) = self.claim.take() {
+            self.compare(claim, catalog);
+        }
         let mut batch = Batch { overdue: merging == Some(false), ..Batch::default() };
-        let mut names = self.asked.clone();
+        let mut names: BTreeMap<Arc<str>, Revision> =
+            self.asked.iter().map(|name| (name.clone(), Revision(0))).collect();
+        if std::mem::take(&mut self.all_asked) {
+            self.asked.extend(self.subscription.names().iter().cloned());
+            names.extend(self.asked.iter().map(|name| (name.clone(), Revision(0))));
+        }
         if merging != Some(true) {
-            names.append(&mut self.dirty);
+            for (name, revision) in std::mem::take(&mut self.dirty) {
+                names.entry(name).or_insert(revision);
+            }
         }
         if std::mem::take(&mut self.wildcard_due) {
-            names.extend(catalog.wildcard(kind));
-            // What the client had from before, and is gone.
-            names.extend(self.held.keys().cloned());
-        }
-        let patience_over = self.held_back_since.is_some_and(|since| since + STEP_PATIENCE <= now.at);
-        let (mut held_back, mut unknown) = (false, false);
-        for name in names {
-            self.recognise(kind, &name, catalog);
-            let step = self.look(kind, &name, catalog, readiness, others);
-            if step.waits && !patience_over {
-                held_back = true;
-                self.dirty.insert(name);
-                continue;
+            let all = catalog.wildcard(self.kind).into_iter();
+            // And what the client had from before, and is gone.
+            for name in all.chain(self.held.names()) {
+                names.entry(name).or_default();
             }
-            batch.overdue |= step.waits;
-            match step.action {
-                Action::Send(resource) => {
-                    if !self.asked.contains(&name) {
-                        batch.since = batch.since.into_iter().chain([resource.since]).min();
-                    }
-                    batch.changed.push((name.clone(), resource));
-                }
-                Action::Remove => batch.removed.push(name.clone()),
-                Action::Wait => {
-                    unknown = true;
-                    continue;
-                }
-                Action::Nothing => {}
-            }
-            self.asked.remove(&name);
         }
-        self.held_back_since = held_back.then(|| self.held_back_since.unwrap_or(now.at));
-        let nothing = batch.changed.is_empty() && batch.removed.is_empty();
-        if nothing && (held_back || unknown || !self.answer_due) {
+        let waits = self.look_at_all(names, &mut batch, now, catalog, readiness, others);
+        if batch.is_empty() && (waits || !self.answer_due) {
             return None;
         }
         self.answer_due = false;
         Some(batch)
     }
 
-    /// What the client said that it holds is the resource of now, if the versions are equal.
-    fn recognise(&mut self, kind: ResourceType, name: &Arc<str>, catalog: &dyn Catalog) {
-        let Some(held) = self.held.get_mut(name) else { return };
-        let Some(Known::Version(version)) = held.sent else { return };
-        if let Some(resource) = catalog.get(kind, name).filter(|resource| resource.version == version) {
-            held.sent = Some(Known::Resource(resource.clone()));
-            held.acked = Some(Known::Resource(resource));
+    /// What the wildcard or the names mean, all of it, if that is what is due and the client has nothing yet. Types
+    /// whose resources wait for others are looked at one by one.
+    fn full(&self, catalog: &dyn Catalog, readiness: Readiness) -> Option<Arc<Full>> {
+        let in_one_go = matches!(self.kind, ResourceType::Cluster | ResourceType::Endpoint | ResourceType::Secret)
+            || self.claim.is_some();
+        let fresh = self.held.is_empty() && self.outstanding.is_empty() && self.asked.is_empty();
+        if !in_one_go || !fresh || readiness < Readiness::Ready {
+            return None;
+        }
+        match (self.wildcard_due, self.all_asked) {
+            (true, false) => Some(catalog.full(self.kind, None)),
+            (false, true) if !self.subscription.is_wildcard() => {
+                Some(catalog.full(self.kind, Some(self.subscription.names())))
+            }
+            _ => None,
         }
     }
 
-    /// How one name stands, and what is to be said of it.
-    fn look(
-        &self,
-        kind: ResourceType,
-        name: &Arc<str>,
+    fn take_full(&mut self, full: Arc<Full>) -> Batch {
+        self.all_asked = false;
+        self.wildcard_due = false;
+        self.answer_due = false;
+        Batch { full: Some(full), ..Batch::default() }
+    }
+
+    /// The client has exactly what there is.
+    fn is_up_to_date(&mut self, base: Arc<Base>, dialect: Dialect) {
+        // A wildcard wants a first answer, which in the state of the world would have to hold everything.
+        self.answer_due &= dialect == Dialect::Incremental;
+        let version = Some(Version(base.digest()));
+        self.held.adopt(base);
+        self.all_asked = false;
+        self.wildcard_due = false;
+        self.status.version_sent = version;
+        self.status.version_acked = version;
+    }
+
+    /// Looks at each name that a client says that it has. What it has as it is now is not due.
+    fn compare(&mut self, claim: Claim, catalog: &dyn Catalog) {
+        let Claim::Versions { versions, .. } = claim else {
+            return;
+        };
+        if std::mem::take(&mut self.all_asked) {
+            let claimed: HashSet<&[u8]> = versions.iter().map(|(name, _)| &name[..]).collect();
+            let new = self.subscription.names().iter().filter(|name| !claimed.contains(name.as_bytes()));
+            self.asked.extend(new.cloned());
+        }
+        for (name, version) in versions {
+            let Some(name) = text(&name).map(Arc::<str>::from) else { continue };
+            let now = catalog.get(self.kind, &name);
+            let same = now.filter(|resource| resource.version == version);
+            let has = same.unwrap_or_else(|| Arc::new(Resource::of_version(self.kind, name.clone(), version)));
+            self.held.set_sent(&name, Some(has.clone()));
+            self.held.accept(&name, Some(has));
+            self.dirty.entry(name).or_default();
+        }
+        let version = Some(Version(self.held.digest()));
+        self.status.version_sent = version;
+        self.status.version_acked = version;
+    }
+
+    /// Sorts the names into what is said now and what later; true if something waits, or is not known yet.
+    fn look_at_all(
+        &mut self,
+        names: BTreeMap<Arc<str>, Revision>,
+        batch: &mut Batch,
+        now: Now,
         catalog: &dyn Catalog,
         readiness: Readiness,
         others: &Session,
-    ) -> Step {
+    ) -> bool {
+        let patience_over = self.held_back_since.is_some_and(|since| since + STEP_PATIENCE <= now.at);
+        let can_split = others.dialect() == Dialect::Incremental || !self.kind.is_full_set();
+        let (mut held_back, mut unknown, mut bytes) = (false, false, 0);
+        for (name, revision) in names {
+            let step = self.look(&name, catalog, readiness, others);
+            if step.waits && !patience_over {
+                held_back = true;
+                self.mark_dirty(name, revision);
+                continue;
+            }
+            batch.overdue |= step.waits;
+            let size = match &step.action {
+                Action::Send(resource) => resource.incremental().len(),
+                Action::Remove => name.len() + ELEMENT_BYTES,
+                Action::Wait => {
+                    unknown = true;
+                    continue;
+                }
+                Action::Nothing => {
+                    self.asked.remove(&name);
+                    continue;
+                }
+            };
+            bytes += size;
+            if can_split && bytes > RESPONSE_BYTES && bytes > size {
+                // The rest goes in responses of its own, at once.
+                self.asked.insert(name);
+                continue;
+            }
+            if let Action::Send(resource) = step.action {
+                if !self.asked.contains(&name) {
+                    batch.since = batch.since.into_iter().chain([resource.since]).min();
+                }
+                batch.changed.push((name.clone(), resource));
+            } else {
+                batch.removed.push(name.clone());
+            }
+            batch.revision = batch.revision.into_iter().chain([revision]).min();
+            self.asked.remove(&name);
+        }
+        self.held_back_since = held_back.then(|| self.held_back_since.unwrap_or(now.at));
+        held_back || unknown
+    }
+
+    /// How one name stands, and what is to be said of it.
+    fn look(&self, name: &Arc<str>, catalog: &dyn Catalog, readiness: Readiness, others: &Session) -> Step {
+        let kind = self.kind;
         let asked = self.asked.contains(name);
-        let held = self.held.get(name);
-        let sent = held.and_then(|held| held.sent.as_ref()).map(Known::version);
+        let sent = self.held.sent(name).map(|resource| resource.version);
         let named = self.subscription.names().contains(name);
         let wanted = named || (self.subscription.is_wildcard() && catalog.in_wildcard(kind, name));
         let resource = wanted.then(|| catalog.get(kind, name)).flatten();
-        let rejected = |resource: &Arc<Resource>| held.and_then(|held| held.rejected) == Some(resource.version);
-        // In a partial state of the world absence says nothing, and there is no way to say it.
-        let can_remove = others.dialect() == Dialect::Incremental || kind.is_full_set();
+        // In a partial state of the world absence says nothing; only errors can say it.
+        let in_set = others.dialect() == Dialect::Incremental || kind.is_full_set();
+        let can_remove = in_set || (named && others.features().resource_errors);
         match resource {
-            Some(resource) if rejected(&resource) => match held.and_then(|held| held.acked.as_ref()) {
-                Some(Known::Resource(acked)) if asked => Step::of(Action::Send(acked.clone())),
+            Some(resource) if self.held.rejected(name) == Some(resource.version) => match self.held.acked(name) {
+                Some(acked) if asked && acked.is_known() => Step::of(Action::Send(acked.clone())),
                 _ => Step::of(Action::Nothing),
             },
             Some(resource) if asked || sent != Some(resource.version) => {
@@ -383,60 +554,104 @@ impl TypeState {
 
     pub(super) fn send(
         &mut self,
-        kind: ResourceType,
-        dialect: Dialect,
-        nonce: String,
+        nonce: u64,
         now: Now,
         batch: Batch,
+        others: &Session,
         catalog: &dyn Catalog,
     ) -> Response {
-        let mut contents = Vec::with_capacity(batch.changed.len() + batch.removed.len());
-        for (name, resource) in batch.changed {
-            self.set_sent(&name, Some(Known::Resource(resource.clone())));
-            contents.push((name, Some(resource)));
-        }
-        for name in batch.removed {
-            self.set_sent(&name, None);
-            contents.push((name, None));
-        }
-        let version = Version(self.digest).to_string();
-        let chunks = match dialect {
-            Dialect::Incremental => response::incremental(kind.type_url(), &version, &nonce, &contents),
-            Dialect::StateOfTheWorld => {
-                let resources = if kind.is_full_set() { self.full_set(kind, catalog) } else { changed(&contents) };
-                response::state_of_the_world(kind.type_url(), &version, &nonce, &resources)
+        let Batch { changed, full, removed, since, revision, overdue } = batch;
+        let contents = match full {
+            Some(full) => {
+                self.held.offer(full.base.clone());
+                Contents::Full(full)
             }
+            None => Contents::Listed(self.set_sent(changed, removed)),
         };
-        self.status.version_sent = version.clone();
+        let version = Version(self.held.digest());
+        let head = self.head(nonce, version, others);
+        let is_set = head.dialect == Dialect::StateOfTheWorld && self.kind.is_full_set();
+        let chunks = match &contents {
+            Contents::Full(full) => head.respond_full(full),
+            Contents::Listed(contents) if is_set => {
+                let absent = contents.iter().filter(|(_, resource)| resource.is_none()).map(|(name, _)| name.clone());
+                head.respond_set(&self.full_set(catalog), &absent.collect::<Vec<_>>())
+            }
+            Contents::Listed(contents) => head.respond(contents),
+        };
+        self.status.version_sent = Some(version);
         self.status.responses += 1;
-        self.last_nonce.clone_from(&nonce);
-        let outstanding = Outstanding { nonce, version, sent_at: now.at, since: batch.since, contents };
-        self.outstanding.push_back(outstanding);
+        self.last_nonce = nonce;
+        self.schedule_heartbeat(&contents, now, others);
+        let revision = revision.unwrap_or_default();
+        self.outstanding.push_back(Outstanding { nonce, version, sent_at: now.at, since, revision, contents });
         if self.outstanding.len() > MAX_OUTSTANDING {
             self.outstanding.pop_front();
         }
-        Response { kind: Some(kind), chunks, overdue: batch.overdue }
+        Response { kind: Some(self.kind), chunks, overdue }
+    }
+
+    fn set_sent(
+        &mut self,
+        changed: Vec<(Arc<str>, Arc<Resource>)>,
+        removed: Vec<Arc<str>>,
+    ) -> Vec<(Arc<str>, Option<Arc<Resource>>)> {
+        let changed = changed.into_iter().map(|(name, resource)| (name, Some(resource)));
+        let contents: Vec<_> = changed.chain(removed.into_iter().map(|name| (name, None))).collect();
+        for (name, resource) in &contents {
+            self.held.set_sent(name, resource.clone());
+        }
+        contents
+    }
+
+    fn head(&self, nonce: u64, version: Version, others: &Session) -> Head<'static> {
+        let (dialect, features) = (others.dialect(), others.features());
+        Head { dialect, features, type_url: self.kind.type_url(), version, nonce }
     }
 
     /// Everything of a type that the client is to have, in the order of the names: what this response leaves out, the
     /// client deletes.
-    fn full_set(&self, kind: ResourceType, catalog: &dyn Catalog) -> Vec<Arc<Resource>> {
-        let mut resources: Vec<Arc<Resource>> = self
-            .held
-            .iter()
-            .filter_map(|(name, held)| match held.sent.as_ref()? {
-                Known::Resource(resource) => Some(resource.clone()),
-                Known::Version(_) => catalog.get(kind, name),
-            })
-            .collect();
-        resources.sort_by(|a, b| a.name.cmp(&b.name));
-        resources
+    fn full_set(&self, catalog: &dyn Catalog) -> Vec<Arc<Resource>> {
+        let sent = |name: &Arc<str>| {
+            let sent = self.held.sent(name)?;
+            if sent.is_known() { Some(sent.clone()) } else { catalog.get(self.kind, name) }
+        };
+        self.held.names().iter().filter_map(sent).collect()
+    }
+
+    /// Of resources with a TTL the client hears again after half of it.
+    fn schedule_heartbeat(&mut self, contents: &Contents, now: Now, others: &Session) {
+        if !others.features().resource_ttl || others.dialect() != Dialect::Incremental {
+            return;
+        }
+        let ttl = match contents {
+            Contents::Full(full) => full.base.iter().filter_map(|(_, resource)| resource.ttl).min(),
+            Contents::Listed(contents) => contents.iter().filter_map(|(_, resource)| resource.as_ref()?.ttl).min(),
+        };
+        let at = ttl.map(|ttl| now.at + ttl / 2);
+        self.heartbeat_at = self.heartbeat_at.into_iter().chain(at).min();
+    }
+
+    /// The heartbeat that is due. It changes nothing, and is not waited for.
+    pub(super) fn heartbeat(&mut self, nonce: u64, now: Now, others: &Session) -> Option<Response> {
+        self.heartbeat_at.filter(|at| *at <= now.at)?;
+        let names = self.held.names();
+        let kept = |name: &Arc<str>| self.held.sent(name).filter(|resource| resource.ttl.is_some()).cloned();
+        let resources: Vec<Arc<Resource>> = names.iter().filter_map(kept).collect();
+        let ttl = resources.iter().filter_map(|resource| resource.ttl).min();
+        self.heartbeat_at = ttl.map(|ttl| now.at + ttl / 2);
+        if resources.is_empty() {
+            return None;
+        }
+        let head = self.head(nonce, Version(self.held.digest()), others);
+        let chunks = head.heartbeat(resources.iter().map(|resource| &**resource));
+        Some(Response { kind: Some(self.kind), chunks, overdue: false })
     }
 
     /// State of the world: whether a request answers an earlier response than the last. One without a nonce was sent
     /// before any response came.
     pub(super) fn is_stale(&self, nonce: &str) -> bool {
-        !nonce.is_empty() && nonce != self.last_nonce
+        !nonce.is_empty() && nonce.parse() != Ok(self.last_nonce)
     }
 }
 
@@ -458,8 +673,4 @@ enum Action {
     Nothing,
     /// It is not known yet whether it exists.
     Wait,
-}
-
-fn changed(contents: &[(Arc<str>, Option<Arc<Resource>>)]) -> Vec<Arc<Resource>> {
-    contents.iter().filter_map(|(_, resource)| resource.clone()).collect()
 }

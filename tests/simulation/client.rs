@@ -7,12 +7,13 @@ use std::{
 };
 
 use convoy::{
-    model::{Namespace, UnixMillis},
-    translate::{ResourceType, View, build, names::OUTBOUND},
+    model::{Namespace, Node, UnixMillis},
+    translate::{Imports, ResourceType, View, build, names::OUTBOUND},
     xds::{
-        cache::{Cache, Mailbox, ViewCatalog},
-        protocol::{Dialect, Now, Readiness, Received},
+        cache::Cache,
+        protocol::{Dialect, Features, Now, Readiness, Received},
         session::Session,
+        view_catalog::ViewCatalog,
     },
 };
 use envoy_types::pb::{
@@ -50,7 +51,6 @@ struct Held {
 pub struct Client {
     dialect: Dialect,
     session: Session,
-    mailbox: Arc<Mailbox>,
     catalog: ViewCatalog,
     inbox: VecDeque<Delivery>,
     held: BTreeMap<ResourceType, Held>,
@@ -65,14 +65,14 @@ fn now() -> Now {
 }
 
 impl Client {
-    pub fn connect(id: u64, dialect: Dialect, namespace: &str, cache: Arc<Cache>) -> Self {
+    pub fn connect(id: u64, dialect: Dialect, namespace: &str, imports: Option<&[&str]>, cache: Arc<Cache>) -> Self {
         let namespace = Namespace::parse("namespace", namespace).expect("a label");
-        let view = View { namespace, outbound: "127.0.0.1:15001".parse().ok() };
+        let imports = imports.map(|names| Imports::parse("imports", names.iter().copied(), &namespace).expect("names"));
+        let view = View { namespace, outbound: "127.0.0.1:15001".parse().ok(), imports: imports.map(Arc::new) };
         let mut client = Self {
             dialect,
-            session: Session::new(dialect, None),
-            mailbox: Arc::new(Mailbox { id, ..Mailbox::default() }),
-            catalog: ViewCatalog { cache, view },
+            session: Session::new(dialect, None, Features::default()),
+            catalog: ViewCatalog::new(cache, &view, Arc::new(Node::default()), id),
             inbox: VecDeque::new(),
             held: BTreeMap::new(),
             has_refused: false,
@@ -84,12 +84,13 @@ impl Client {
 
     /// A new stream: says what it follows, and what it has.
     pub fn reconnect(&mut self, id: u64) {
-        self.catalog.leave(&self.session, &self.mailbox);
-        self.session = Session::new(self.dialect, None);
-        self.mailbox = Arc::new(Mailbox { id, ..Mailbox::default() });
+        self.session = Session::new(self.dialect, None, Features::default());
+        let (cache, view) = (self.catalog.cache.clone(), self.catalog.view.view.clone());
+        self.catalog = ViewCatalog::new(cache, &view, Arc::new(Node::default()), id);
         self.inbox.clear();
+        // Who refused the routes that a removed cluster waited for has been left with those that lead to it.
+        self.order_is_known = self.dialect == Dialect::Incremental && !self.has_refused;
         self.has_refused = false;
-        self.order_is_known = self.dialect == Dialect::Incremental;
         self.open();
     }
 
@@ -128,7 +129,7 @@ impl Client {
                     error_detail,
                     ..Default::default()
                 };
-                self.session.receive_incremental(request, now())
+                self.session.receive_incremental(request, now(), &self.catalog)
             }
             Dialect::StateOfTheWorld => {
                 let request = DiscoveryRequest {
@@ -144,15 +145,15 @@ impl Client {
         };
         let Received { interest, .. } = received.expect("a request that keeps the rules");
         if let Some(interest) = interest {
-            self.catalog.follow(&interest, &self.mailbox);
+            self.catalog.follow(&interest);
         }
     }
 
     /// The server's side: takes the dirty names, and sends what can go.
     pub async fn serve(&mut self) -> bool {
-        let dirty = tokio::time::timeout(std::time::Duration::ZERO, self.mailbox.dirty.take()).await;
-        for (kind, name) in dirty.unwrap_or_default() {
-            self.session.mark_dirty(kind, name);
+        let news = tokio::time::timeout(std::time::Duration::ZERO, self.catalog.mailbox.take()).await;
+        for ((kind, name), revision) in news.unwrap_or_default().names {
+            self.session.mark_dirty(kind, name, revision);
         }
         let Some(response) = self.session.poll(now(), &self.catalog, Readiness::Ready) else { return false };
         let delivery = read(self.dialect, response.kind.expect("a known type"), &response.chunks.concat());
@@ -232,17 +233,20 @@ impl Client {
 
     /// Everything that it has is what the registry says now, and it has everything.
     pub fn check_view(&self) {
+        let view = &self.catalog.view.view;
         let snapshot = self.catalog.cache.registry().snapshot();
         for kind in KINDS {
             let names: Vec<Arc<str>> = match kind {
-                ResourceType::Cluster | ResourceType::Listener => self.catalog.view.wildcard(kind, &snapshot),
-                ResourceType::Endpoint => self.catalog.view.wildcard(ResourceType::Cluster, &snapshot),
+                ResourceType::Cluster | ResourceType::Listener => view.wildcard(kind, &snapshot),
+                ResourceType::Endpoint => view.wildcard(ResourceType::Cluster, &snapshot),
                 _ => vec![OUTBOUND.into()],
             };
             let expected: BTreeMap<String, Vec<u8>> = names
                 .iter()
                 .filter_map(|name| {
-                    Some((name.to_string(), build(&self.catalog.view.key(kind, name), &snapshot)?.bytes))
+                    let built = build(&view.key(kind, name), &snapshot)?;
+                    let seen = built.service.is_none_or(|(service, exports)| view.sees(&service, &exports));
+                    seen.then(|| (name.to_string(), built.bytes))
                 })
                 .collect();
             let resources = &self.held[&kind].resources;

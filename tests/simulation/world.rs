@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use convoy::{
-    model::{Incarnation, InstanceSpec, Limits, Locality, Port, PortName, Protocol, Sla, parse},
+    model::{Exports, Incarnation, InstanceSpec, Limits, Locality, Port, PortName, Protocol, Service, Sla, parse},
     registry::Registry,
     storage::memory::MemoryStore,
     telemetry::Metrics,
@@ -18,8 +18,12 @@ use tokio::time::sleep;
 
 use crate::client::Client;
 
-const SERVICES: [(&str, &str); 4] = [("default", "web"), ("default", "api"), ("shop", "web"), ("shop", "cart")];
-const CLIENTS: usize = 4;
+const NAMESPACES: [&str; 2] = ["default", "shop"];
+/// Enough for clients to share what they ask for.
+const SERVICES: [&str; 14] = ["web", "api", "cart", "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"];
+const CLIENTS: usize = 6;
+/// What a client wants to be told of.
+const IMPORTS: [Option<&[&str]>; 4] = [None, None, Some(&["web", "api.default"]), Some(&["*.shop"])];
 
 pub struct World {
     random: StdRng,
@@ -56,6 +60,7 @@ impl World {
             5 => self.deregister().await,
             6 => self.drain().await,
             7 => self.delete_service().await,
+            10 => self.export().await,
             // Leases end, drains finish, routes are merged.
             8 => sleep(Duration::from_millis(self.random.random_range(1..400))).await,
             9 => self.join_or_return(),
@@ -65,8 +70,23 @@ impl World {
         tokio::task::yield_now().await;
     }
 
+    /// Some more often than others.
+    fn a_service(&mut self) -> (&'static str, &'static str) {
+        let few = self.random.random_bool(0.6);
+        let services = if few { &SERVICES[..2] } else { &SERVICES[..] };
+        (self.one_of(&NAMESPACES), self.one_of(services))
+    }
+
+    async fn export(&mut self) {
+        let (namespace, service) = self.a_service();
+        let key = parse::service_key(namespace, service).expect("a key");
+        let Some(state) = self.registry.snapshot().services.get(&key).cloned() else { return };
+        let exports = Exports { all: self.random.random_bool(0.6), ..Exports::default() };
+        let _ = self.registry.put_service(key, Service { exports, ..Service::clone(&state.service.value) }).await;
+    }
+
     async fn register(&mut self) {
-        let (namespace, service) = self.one_of(&SERVICES);
+        let (namespace, service) = self.a_service();
         let id = self.random.random_range(0..4).to_string();
         let key = parse::instance_key(namespace, service, &id).expect("a key");
         let port = |name: &str, number| Port {
@@ -95,20 +115,20 @@ impl World {
     }
 
     async fn deregister(&mut self) {
-        let (namespace, service) = self.one_of(&SERVICES);
+        let (namespace, service) = self.a_service();
         let id = self.random.random_range(0..4).to_string();
         let _ = self.registry.deregister(parse::instance_key(namespace, service, &id).expect("a key"), None).await;
     }
 
     async fn drain(&mut self) {
-        let (namespace, service) = self.one_of(&SERVICES);
+        let (namespace, service) = self.a_service();
         let id = self.random.random_range(0..4).to_string();
         let key = parse::instance_key(namespace, service, &id).expect("a key");
         let _ = self.registry.drain(key, None, Some(Duration::from_millis(200))).await;
     }
 
     async fn delete_service(&mut self) {
-        let (namespace, service) = self.one_of(&SERVICES);
+        let (namespace, service) = self.a_service();
         let _ = self.registry.delete_service(parse::service_key(namespace, service).expect("a key")).await;
     }
 
@@ -117,7 +137,8 @@ impl World {
         if self.clients.len() < CLIENTS {
             let dialect = self.one_of(&[Dialect::StateOfTheWorld, Dialect::Incremental]);
             let namespace = self.one_of(&["default", "shop"]);
-            self.clients.push(Client::connect(self.streams, dialect, namespace, self.cache.clone()));
+            let imports = self.one_of(&IMPORTS);
+            self.clients.push(Client::connect(self.streams, dialect, namespace, imports, self.cache.clone()));
         } else {
             let client = self.random.random_range(0..CLIENTS);
             self.clients[client].reconnect(self.streams);

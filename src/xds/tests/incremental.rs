@@ -172,7 +172,7 @@ fn rule_43_who_comes_back_gets_what_changed_and_what_went() {
     let changed = bench.shelf.version(CDS, "b");
     bench.shelf.remove(CDS, "a");
     bench.shelf.put(CDS, "b", "2");
-    bench.session = Session::new(Dialect::Incremental, Some(CDS));
+    bench.session = Session::new(Dialect::Incremental, Some(CDS), Features::default());
     bench.resume(CDS, &[], &[("a", gone), ("b", changed)]);
     let seen = bench.take();
     assert_eq!((seen.resources, seen.removed), (contents(&[("b", "2")]), strings(&["a"])));
@@ -294,14 +294,14 @@ fn rule_5_types_are_apart() {
 #[test]
 fn rule_3_a_request_without_a_type_is_refused_on_ads_only() {
     let mut bench = bench();
-    let refused = bench.session.receive_incremental(DeltaDiscoveryRequest::default(), bench.now);
+    let refused = bench.session.receive_incremental(DeltaDiscoveryRequest::default(), bench.now, &bench.shelf);
     assert_eq!(refused.expect_err("refused"), Refusal::NoType);
-    bench.session = Session::new(Dialect::Incremental, Some(EDS));
+    bench.session = Session::new(Dialect::Incremental, Some(EDS), Features::default());
     let request = DeltaDiscoveryRequest { resource_names_subscribe: strings(&["a"]), ..Default::default() };
     bench.delta(request);
     assert_eq!(bench.one().resources, contents(&[("a", "1")]));
     let other = DeltaDiscoveryRequest { type_url: CDS.type_url().into(), ..Default::default() };
-    let refused = bench.session.receive_incremental(other, bench.now).expect_err("refused");
+    let refused = bench.session.receive_incremental(other, bench.now, &bench.shelf).expect_err("refused");
     assert!(matches!(refused, Refusal::OtherType { .. }));
 }
 
@@ -314,5 +314,8 @@ fn too_many_names_are_refused() {
         resource_names_subscribe: names,
         ..Default::default()
     };
-    assert_eq!(bench.session.receive_incremental(request, bench.now).expect_err("refused"), Refusal::TooMuch);
+    assert_eq!(
+        bench.session.receive_incremental(request, bench.now, &bench.shelf).expect_err("refused"),
+        Refusal::TooMuch
+    );
 }

@@ -21,13 +21,13 @@ use prost::Message;
 use tokio::time::Instant;
 
 use super::{
-    protocol::{Catalog, Dialect, Now, Readiness, Received, Refusal, Response},
+    protocol::{Catalog, Dialect, Features, Now, Readiness, Received, Refusal, Response},
     resource::Resource,
     session::Session,
 };
 use crate::{
-    model::UnixMillis,
-    translate::{Built, ResourceType},
+    model::{ResourceType, Revision, UnixMillis},
+    translate::Built,
 };
 
 /// Resources by type and name; all clusters, and the listeners named `all…`, are in the wildcard.
@@ -41,7 +41,7 @@ impl Shelf {
 
     fn put_leading_to(&mut self, kind: ResourceType, name: &str, content: &str, clusters: &[&str]) {
         let clusters = clusters.iter().map(|name| Arc::from(*name)).collect();
-        let built = Built { bytes: format!("{name}={content}").into_bytes(), clusters };
+        let built = Built { bytes: format!("{name}={content}").into_bytes(), clusters, ..Built::default() };
         self.0.insert((kind, name.into()), Arc::new(Resource::new(kind, name.into(), built)));
     }
 
@@ -97,7 +97,7 @@ const RDS: ResourceType = ResourceType::Route;
 impl Bench {
     fn new(dialect: Dialect) -> Self {
         Self {
-            session: Session::new(dialect, None),
+            session: Session::new(dialect, None, Features::default()),
             dialect,
             shelf: Shelf::default(),
             now: Now { at: Instant::now(), unix: UnixMillis(1) },
@@ -107,7 +107,7 @@ impl Bench {
 
     /// The same shelf, a new stream.
     fn reconnect(&mut self) {
-        self.session = Session::new(self.dialect, None);
+        self.session = Session::new(self.dialect, None, self.session.features());
     }
 
     fn pass(&mut self, time: Duration) {
@@ -117,12 +117,12 @@ impl Bench {
     /// A resource's content becomes another, and the session is told.
     fn change(&mut self, kind: ResourceType, name: &str, content: &str) {
         self.shelf.put(kind, name, content);
-        self.session.mark_dirty(kind, name.into());
+        self.session.mark_dirty(kind, name.into(), Revision(1));
     }
 
     fn remove(&mut self, kind: ResourceType, name: &str) {
         self.shelf.remove(kind, name);
-        self.session.mark_dirty(kind, name.into());
+        self.session.mark_dirty(kind, name.into(), Revision(1));
     }
 
     fn poll(&mut self) -> Option<Seen> {
@@ -142,7 +142,7 @@ impl Bench {
     // Incremental requests.
 
     fn delta(&mut self, request: DeltaDiscoveryRequest) -> Received {
-        self.session.receive_incremental(request, self.now).expect("accepted")
+        self.session.receive_incremental(request, self.now, &self.shelf).expect("accepted")
     }
 
     fn subscribe(&mut self, kind: ResourceType, subscribe: &[&str], unsubscribe: &[&str]) {
@@ -178,7 +178,7 @@ impl Bench {
                 });
             }
             Dialect::StateOfTheWorld => {
-                let names = self.session.subscriptions().into_iter().find(|(of, ..)| *of == kind);
+                let names = self.session.subscriptions().find(|(of, ..)| *of == kind);
                 let names: Vec<String> =
                     names.map(|(_, names, _)| names.iter().map(ToString::to_string).collect()).unwrap_or_default();
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();

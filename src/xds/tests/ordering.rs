@@ -71,7 +71,7 @@ fn a_route_waits_for_its_new_cluster() {
     for dialect in BOTH {
         let mut bench = settled(dialect);
         bench.shelf.put_leading_to(RDS, "route", "2", &["a", "b", "c"]);
-        bench.session.mark_dirty(RDS, "route".into());
+        bench.session.mark_dirty(RDS, "route".into(), Revision(1));
         bench.change(CDS, "c", "1");
         let clusters = bench.one();
         assert_eq!(clusters.kind, Some(CDS), "{dialect:?}");
@@ -88,7 +88,7 @@ fn rule_49_a_cluster_goes_after_the_routes_that_lead_to_it() {
         bench.remove(CDS, "b");
         bench.silent();
         bench.shelf.put_leading_to(RDS, "route", "2", &["a"]);
-        bench.session.mark_dirty(RDS, "route".into());
+        bench.session.mark_dirty(RDS, "route".into(), Revision(1));
         let routes = bench.one();
         assert_eq!(routes.kind, Some(RDS), "{dialect:?}");
         bench.silent();

@@ -1,0 +1,258 @@
+//! What a client holds of one type: what it was sent, and what of that it has accepted.
+//!
+//! Most clients, most of the time, hold exactly what others hold too. So what was accepted is a `Base`, an immutable
+//! table that streams share, and a stream keeps of its own only what differs from it. When enough has gathered there
+//! and all of it is accepted, the stream moves on to the next base, which it finds by its digest if another stream was
+//! there before. A base is a persistent map: the next one costs what has changed.
+
+use std::{
+    collections::{HashMap, hash_map::Entry as MapEntry},
+    sync::Arc,
+};
+
+use imbl::OrdMap;
+
+use super::{name_set::name_digest, protocol::Catalog, resource::Resource, resource::Version};
+use crate::model::{ResourceType, Revision};
+
+/// How many differences a stream keeps before it looks for another base.
+const DIFFERENCES: usize = 16;
+
+/// Resources that a client holds, by name.
+#[derive(Clone, Debug, Default)]
+pub struct Base {
+    resources: OrdMap<Arc<str>, Arc<Resource>>,
+    digest: u128,
+}
+
+/// What a resource adds to the digest of a table. Sums do not depend on the order.
+pub fn held_digest(name: &str, version: Version) -> u128 {
+    const ODD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+    let mixed = (name_digest(name) ^ version.0).wrapping_mul(ODD);
+    (mixed ^ (mixed >> 61)).wrapping_mul(ODD)
+}
+
+impl Base {
+    pub fn digest(&self) -> u128 {
+        self.digest
+    }
+
+    pub fn len(&self) -> usize {
+        self.resources.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.resources.is_empty()
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Arc<Resource>> {
+        self.resources.get(name)
+    }
+
+    /// In the order of the names.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Resource>)> {
+        self.resources.iter()
+    }
+
+    fn set(&mut self, name: &Arc<str>, resource: Option<Arc<Resource>>) {
+        if let Some(resource) = &resource {
+            self.digest = self.digest.wrapping_add(held_digest(name, resource.version));
+        }
+        let before = match resource {
+            Some(resource) => self.resources.insert(name.clone(), resource),
+            None => self.resources.remove(name),
+        };
+        if let Some(before) = before {
+            self.digest = self.digest.wrapping_sub(held_digest(name, before.version));
+        }
+    }
+}
+
+impl FromIterator<Arc<Resource>> for Base {
+    fn from_iter<I: IntoIterator<Item = Arc<Resource>>>(resources: I) -> Self {
+        let mut base = Self::default();
+        for resource in resources {
+            base.set(&resource.name.clone(), Some(resource));
+        }
+        base
+    }
+}
+
+/// One name that differs from the base.
+#[derive(Clone, Debug, Default)]
+struct Difference {
+    sent: Option<Arc<Resource>>,
+    acked: Option<Arc<Resource>>,
+    /// It was refused in this version, and is represented by what was ACKed until its content changes. And the revision
+    /// from which the client is behind for that.
+    rejected: Option<(Version, Revision)>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// Sent and accepted.
+    base: Arc<Base>,
+    /// Sent whole to a client that had nothing, and not yet accepted.
+    offered: Option<Arc<Base>>,
+    differences: HashMap<Arc<str>, Difference>,
+    /// Of all that was sent: the version of the set.
+    digest: u128,
+}
+
+impl Held {
+    pub(super) fn digest(&self) -> u128 {
+        self.digest
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.base.is_empty() && self.offered.is_none() && self.differences.is_empty()
+    }
+
+    /// How many names the stream keeps for itself.
+    pub(super) fn own(&self) -> usize {
+        self.differences.len()
+    }
+
+    pub(super) fn sent(&self, name: &str) -> Option<&Arc<Resource>> {
+        match self.differences.get(name) {
+            Some(difference) => difference.sent.as_ref(),
+            None => self.offered.as_ref().unwrap_or(&self.base).get(name),
+        }
+    }
+
+    pub(super) fn acked(&self, name: &str) -> Option<&Arc<Resource>> {
+        match self.differences.get(name) {
+            Some(difference) => difference.acked.as_ref(),
+            None => self.base.get(name),
+        }
+    }
+
+    pub(super) fn rejected(&self, name: &str) -> Option<Version> {
+        self.differences.get(name)?.rejected.map(|(version, _)| version)
+    }
+
+    /// The oldest revision from which the client is behind because of a refusal.
+    pub(super) fn rejected_since(&self) -> Option<Revision> {
+        self.differences.values().filter_map(|difference| difference.rejected).map(|(_, since)| since).min()
+    }
+
+    /// All names that were sent or accepted.
+    pub(super) fn names(&self) -> Vec<Arc<str>> {
+        let tables = [Some(&self.base), self.offered.as_ref()];
+        let in_tables = tables.into_iter().flatten().flat_map(|base| base.iter().map(|(name, _)| name));
+        let same = in_tables.filter(|name| !self.differences.contains_key(*name));
+        let other = |(name, difference): (&Arc<str>, &Difference)| {
+            (difference.sent.is_some() || difference.acked.is_some()).then(|| name.clone())
+        };
+        let mut names: Vec<_> = same.cloned().chain(self.differences.iter().filter_map(other)).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    fn difference(&mut self, name: &Arc<str>) -> &mut Difference {
+        match self.differences.entry(name.clone()) {
+            MapEntry::Occupied(entry) => entry.into_mut(),
+            MapEntry::Vacant(entry) => {
+                let sent = self.offered.as_ref().unwrap_or(&self.base).get(name).cloned();
+                let acked = self.base.get(name).cloned();
+                entry.insert(Difference { sent, acked, rejected: None })
+            }
+        }
+    }
+
+    pub(super) fn set_sent(&mut self, name: &Arc<str>, resource: Option<Arc<Resource>>) {
+        if let Some(resource) = &resource {
+            self.digest = self.digest.wrapping_add(held_digest(name, resource.version));
+        }
+        let before = std::mem::replace(&mut self.difference(name).sent, resource);
+        if let Some(before) = before {
+            self.digest = self.digest.wrapping_sub(held_digest(name, before.version));
+        }
+    }
+
+    /// The client has accepted a resource, or its absence.
+    pub(super) fn accept(&mut self, name: &Arc<str>, resource: Option<Arc<Resource>>) {
+        let difference = self.difference(name);
+        difference.acked = resource;
+        difference.rejected = None;
+        let gone = difference.sent.is_none() && difference.acked.is_none();
+        let tables = [Some(&self.base), self.offered.as_ref()];
+        if gone && tables.into_iter().flatten().all(|base| base.get(name).is_none()) {
+            self.differences.remove(name);
+        }
+    }
+
+    pub(super) fn reject(&mut self, name: &Arc<str>, version: Version, since: Revision) {
+        self.difference(name).rejected = Some((version, since));
+    }
+
+    /// What was refused may be tried once more.
+    pub(super) fn pardon(&mut self) -> Vec<Arc<str>> {
+        let refused =
+            |(name, difference): (&Arc<str>, &mut Difference)| difference.rejected.take().map(|_| name.clone());
+        self.differences.iter_mut().filter_map(refused).collect()
+    }
+
+    pub(super) fn forget(&mut self, name: &Arc<str>) {
+        self.set_sent(name, None);
+        self.accept(name, None);
+    }
+
+    /// The client has nothing, and is sent all of this.
+    pub(super) fn offer(&mut self, base: Arc<Base>) {
+        self.digest = base.digest();
+        self.offered = Some(base);
+    }
+
+    pub(super) fn accept_offer(&mut self) {
+        let Some(base) = self.offered.take() else { return };
+        for (name, difference) in &mut self.differences {
+            if difference.acked.is_none() {
+                difference.acked = base.get(name).cloned();
+            }
+        }
+        self.base = base;
+    }
+
+    /// The client has refused what it was sent whole: it has nothing of it.
+    pub(super) fn withdraw_offer(&mut self) {
+        let Some(offered) = self.offered.take() else { return };
+        for (name, resource) in offered.iter() {
+            if !self.differences.contains_key(name) {
+                self.digest = self.digest.wrapping_sub(held_digest(name, resource.version));
+            }
+        }
+    }
+
+    /// The client has exactly this.
+    pub(super) fn adopt(&mut self, base: Arc<Base>) {
+        self.digest = base.digest();
+        self.base = base;
+        self.offered = None;
+        self.differences.clear();
+        self.differences.shrink_to_fit();
+    }
+
+    /// Moves on to the next base if that saves something and everything is accepted.
+    pub(super) fn settle(&mut self, kind: ResourceType, catalog: &dyn Catalog) {
+        let settled = |difference: &Difference| {
+            let version = |resource: &Option<Arc<Resource>>| resource.as_ref().map(|resource| resource.version);
+            difference.rejected.is_none() && version(&difference.sent) == version(&difference.acked)
+        };
+        if self.differences.len() < DIFFERENCES || self.offered.is_some() || !self.differences.values().all(settled) {
+            return;
+        }
+        if let Some(base) = catalog.shared_base(kind, self.digest) {
+            return self.adopt(base);
+        }
+        let mut base = Base::clone(&self.base);
+        for (name, difference) in &self.differences {
+            // What the client said that it has, and nobody else has, is known by its version only.
+            base.set(name, difference.acked.clone());
+        }
+        let base = Arc::new(base);
+        catalog.share_base(kind, &base);
+        self.adopt(base);
+    }
+}

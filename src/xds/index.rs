@@ -1,0 +1,185 @@
+//! Who is told of what. A slot of the cache leads to its subscribers; a subscriber is one stream, or a group of streams
+//! that ask for the same names. So a thousand names that ten thousand proxies ask for are a thousand entries.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::sync::Notify;
+
+use super::{full::Full, name_set::NameSet, shared_view::SharedView};
+use crate::model::{ResourceType, Revision};
+
+/// What may have changed for one stream.
+#[derive(Debug, Default)]
+pub struct News {
+    /// And since which revision.
+    pub names: BTreeMap<(ResourceType, Arc<str>), Revision>,
+    /// Which raw resources are meant for it.
+    pub selection: bool,
+}
+
+impl News {
+    fn is_empty(&self) -> bool {
+        self.names.is_empty() && !self.selection
+    }
+}
+
+/// Where a stream is told. State and no queue: a name is in it once, whatever the rate of changes.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    /// The stream's number.
+    pub id: u64,
+    news: Mutex<News>,
+    notify: Notify,
+}
+
+impl Mailbox {
+    pub fn new(id: u64) -> Self {
+        Self { id, ..Self::default() }
+    }
+
+    fn tell(&self, kind: ResourceType, names: &[Arc<str>], revision: Revision) {
+        {
+            let mut news = lock(&self.news);
+            for name in names {
+                news.names.entry((kind, name.clone())).or_insert(revision);
+            }
+        }
+        self.notify.notify_one();
+    }
+
+    pub(super) fn tell_selection(&self) {
+        lock(&self.news).selection = true;
+        self.notify.notify_one();
+    }
+
+    /// Waits for news, and takes them. Cancel-safe: nothing is taken before it is ready.
+    pub async fn take(&self) -> News {
+        loop {
+            let notified = self.notify.notified();
+            let news = std::mem::take(&mut *lock(&self.news));
+            if !news.is_empty() {
+                return news;
+            }
+            notified.await;
+        }
+    }
+
+    /// Of what is not taken yet: since which revision the stream is behind on a type, or on one name of it.
+    pub fn behind(&self, kind: ResourceType, name: Option<&str>) -> Option<Revision> {
+        let news = lock(&self.news);
+        let of = |(of, of_name): &(ResourceType, Arc<str>)| *of == kind && name.is_none_or(|name| **of_name == *name);
+        news.names.iter().filter(|(key, _)| of(key)).map(|(_, revision)| *revision).min()
+    }
+}
+
+/// Streams of one view that ask for the same names of a type, or for its wildcard.
+#[derive(Debug)]
+pub struct Group {
+    pub(super) id: u64,
+    pub(super) kind: ResourceType,
+    pub(super) view: Arc<SharedView>,
+    /// None for the wildcard.
+    pub(super) names: Option<Arc<NameSet>>,
+    members: Mutex<Members>,
+    /// Moves whenever something that it asks for has changed.
+    generation: AtomicU64,
+    full: Mutex<Option<(u64, Arc<Full>)>>,
+}
+
+#[derive(Debug, Default)]
+struct Members {
+    streams: HashMap<u64, Arc<Mailbox>>,
+    /// The last one has left, and the group is being taken out of the index.
+    closed: bool,
+}
+
+impl Group {
+    pub(super) fn new(id: u64, kind: ResourceType, view: Arc<SharedView>, names: Option<Arc<NameSet>>) -> Self {
+        let (members, generation, full) = Default::default();
+        Self { id, kind, view, names, members, generation, full }
+    }
+
+    /// False if the group is no more.
+    pub(super) fn join(&self, stream: &Arc<Mailbox>) -> bool {
+        let mut members = lock(&self.members);
+        if !members.closed {
+            members.streams.insert(stream.id, stream.clone());
+        }
+        !members.closed
+    }
+
+    /// True if that was the last one.
+    pub(super) fn leave(&self, stream: &Mailbox) -> bool {
+        let mut members = lock(&self.members);
+        members.streams.remove(&stream.id);
+        members.closed = members.streams.is_empty();
+        members.closed
+    }
+
+    pub(super) fn tell(&self, names: &[Arc<str>], revision: Revision) {
+        if names.is_empty() {
+            return;
+        }
+        self.generation.fetch_add(1, Ordering::Release);
+        for stream in lock(&self.members).streams.values() {
+            stream.tell(self.kind, names, revision);
+        }
+    }
+
+    /// All that the group asks for, as it is now; made once for all of its streams.
+    pub(super) fn full(&self, make: impl FnOnce() -> Full) -> Arc<Full> {
+        let mut full = lock(&self.full);
+        // What changes while it is made moves the generation, and it is made again for the next one.
+        let generation = self.generation.load(Ordering::Acquire);
+        match &*full {
+            Some((of, full)) if *of == generation => full.clone(),
+            _ => {
+                let made = Arc::new(make());
+                *full = Some((generation, made.clone()));
+                made
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Subscriber {
+    Stream(Arc<Mailbox>),
+    Group(Arc<Group>),
+}
+
+impl Subscriber {
+    /// Streams and groups are numbered from the two ends.
+    pub(super) fn id(&self) -> u64 {
+        match self {
+            Self::Stream(stream) => stream.id,
+            Self::Group(group) => !group.id,
+        }
+    }
+
+    pub(super) fn tell(&self, kind: ResourceType, names: &[Arc<str>], revision: Revision) {
+        match self {
+            Self::Stream(stream) => stream.tell(kind, names, revision),
+            Self::Group(group) => group.tell(names, revision),
+        }
+    }
+}
+
+/// Where a stream stands in the index for one type.
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    pub(super) group: Option<Arc<Group>>,
+    /// Names that it follows by itself.
+    pub(super) own: BTreeSet<Arc<str>>,
+    pub(super) wildcard: Option<Arc<Group>>,
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nothing panics while it holds this lock")
+}
