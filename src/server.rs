@@ -13,6 +13,7 @@ use anyhow::Context;
 use futures_util::StreamExt;
 use tokio::{
     net::{TcpListener, TcpSocket},
+    runtime::{Builder as RuntimeBuilder, Handle, Runtime},
     sync::watch,
     task::{JoinHandle, JoinSet},
 };
@@ -60,6 +61,31 @@ impl Future for AbortOnDrop {
     }
 }
 
+/// The threads that write to proxies. They are apart from those of the registry, so that a change for everybody keeps
+/// no heartbeat and no timer waiting.
+#[derive(Debug)]
+struct Fanout(Option<Runtime>);
+
+impl Fanout {
+    fn start() -> anyhow::Result<Self> {
+        let runtime = RuntimeBuilder::new_multi_thread().thread_name("xds").enable_all().build();
+        Ok(Self(Some(runtime.context("the threads of the xDS server cannot be started")?)))
+    }
+
+    fn handle(&self) -> &Handle {
+        self.0.as_ref().expect("it is taken only when it is dropped").handle()
+    }
+}
+
+impl Drop for Fanout {
+    fn drop(&mut self) {
+        // Waiting for its threads is not allowed here.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// A running Convoy. Dropping it without `stop` ends its listeners, the registry and the fan-out at once.
 #[derive(Debug)]
 pub struct Server {
@@ -71,6 +97,7 @@ pub struct Server {
     core: JoinSet<anyhow::Result<()>>,
     servers: JoinSet<anyhow::Result<()>>,
     registry: Registry,
+    fanout: Fanout,
 }
 
 impl Server {
@@ -80,7 +107,12 @@ impl Server {
         let metrics = Arc::new(Metrics::default());
         let http = listen("http_address", config.http_address)?;
         let grpc = listen("grpc_address", config.grpc_address)?;
-        let xds = listen("xds_address", config.xds_address)?;
+        let fanout = Fanout::start()?;
+        let xds = {
+            // The threads that serve a listener are those on which it is made.
+            let _on = fanout.handle().enter();
+            listen("xds_address", config.xds_address)?
+        };
         let (stopping, stopped) = watch::channel(false);
         let (mut core, servers) = (JoinSet::new(), JoinSet::new());
 
@@ -91,9 +123,10 @@ impl Server {
         let settled = registry.had_state() || config.settle.is_zero();
         let readiness = if settled { Readiness::Ready } else { Readiness::Unknown };
         let cache = Arc::new(Cache::new(registry.clone(), readiness));
-        core.spawn(forever(fanout::run(cache.clone())));
+        core.spawn_on(forever(fanout::run(cache.clone())), fanout.handle());
         if !settled {
-            core.spawn(finite(fanout::settle(cache.clone(), config.settle), stopped.clone()));
+            let settling = finite(fanout::settle(cache.clone(), config.settle), stopped.clone());
+            core.spawn_on(settling, fanout.handle());
         }
 
         let proxies = Arc::new(Proxies::default());
@@ -107,6 +140,7 @@ impl Server {
             core,
             servers,
             registry,
+            fanout,
         };
         server.serve(api, Shared { cache, proxies, metrics, admission, stopping: stopped }, [http, grpc, xds]).await
     }
@@ -129,8 +163,9 @@ impl Server {
         self.servers.spawn(async move { serve_grpc(routes, grpc, until).await.context("the gRPC server has failed") });
         let routes = Routes::from(router(xds)).add_service(health().await);
         let until = wait_for_stop(stopped);
-        self.servers
-            .spawn(async move { serve_grpc(routes, xds_listener, until).await.context("the xDS server has failed") });
+        let serving =
+            async move { serve_grpc(routes, xds_listener, until).await.context("the xDS server has failed") };
+        self.servers.spawn_on(serving, self.fanout.handle());
         tracing::info!(http = %self.http, grpc = %self.grpc, xds = %self.xds, "Convoy is serving");
         Ok(self)
     }

@@ -22,6 +22,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
+    full::Full,
     name_set::NameSet,
     protocol::{
         Catalog, Dialect, Features, Interest, MAX_NAME_BYTES, MAX_NAMES, Now, Readiness, Refusal, Response, TypeStatus,
@@ -32,14 +33,6 @@ use super::{
     type_state::{Batch, TypeState},
 };
 use crate::model::{ResourceType, Revision, limits::quoted};
-
-/// Clusters sent before the client had asked for any endpoints.
-#[derive(Debug)]
-enum Warming {
-    Some(BTreeSet<Arc<str>>),
-    /// All that it has.
-    All,
-}
 
 #[derive(Debug)]
 pub struct Session {
@@ -52,7 +45,8 @@ pub struct Session {
     last_nonce: u64,
     /// The client has been here before: it holds what an earlier stream gave it.
     returning: bool,
-    warming: Warming,
+    /// Clusters sent before the client had asked for any endpoints: by name, and whole sets of them.
+    warming: (BTreeSet<Arc<str>>, Option<Arc<Full>>),
     immediate: VecDeque<Response>,
 }
 
@@ -65,7 +59,7 @@ impl Session {
             types: Default::default(),
             last_nonce: 0,
             returning: false,
-            warming: Warming::Some(BTreeSet::new()),
+            warming: Default::default(),
             immediate: VecDeque::new(),
         }
     }
@@ -238,26 +232,27 @@ impl Session {
     }
 
     fn ask_endpoints(&mut self, batch: &Batch) {
-        match (&mut self.types[ResourceType::Endpoint as usize], batch.full.is_some()) {
-            (Some(endpoints), true) => endpoints.ask_all_again(),
-            (Some(endpoints), false) => batch.changed.iter().for_each(|(name, _)| endpoints.ask_again(name)),
+        let changed = batch.changed.iter().map(|(name, _)| name);
+        match &mut self.types[ResourceType::Endpoint as usize] {
+            Some(endpoints) => {
+                let all = batch.full.iter().flat_map(|full| full.base.iter().map(|(name, _)| name));
+                changed.chain(all).for_each(|name| endpoints.ask_again(name));
+            }
             // A client that has come back may ask for them in a moment, and say that it has them.
-            (None, true) => self.warming = Warming::All,
-            (None, false) => {
-                if let Warming::Some(names) = &mut self.warming {
-                    names.extend(batch.changed.iter().map(|(name, _)| name.clone()));
-                }
+            None => {
+                self.warming.0.extend(changed.cloned());
+                self.warming.1 = batch.full.clone().or(self.warming.1.take());
             }
         }
     }
 
     /// The client asks for endpoints for the first time: those of clusters that have gone out before are due.
     pub(super) fn ask_warming(&mut self) {
-        let warming = std::mem::replace(&mut self.warming, Warming::Some(BTreeSet::new()));
+        let (names, full) = std::mem::take(&mut self.warming);
         let Some(endpoints) = &mut self.types[ResourceType::Endpoint as usize] else { return };
-        match warming {
-            Warming::All => endpoints.ask_all_again(),
-            Warming::Some(names) => names.iter().for_each(|name| endpoints.ask_again(name)),
+        if !endpoints.asks_all() {
+            let all = full.iter().flat_map(|full| full.base.iter().map(|(name, _)| name));
+            names.iter().chain(all).for_each(|name| endpoints.ask_again(name));
         }
     }
 

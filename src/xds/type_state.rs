@@ -202,8 +202,9 @@ impl TypeState {
         }
     }
 
-    pub(super) fn ask_all_again(&mut self) {
-        self.all_asked = !self.subscription.names().is_empty();
+    /// Whether all names are about to be answered anyway.
+    pub(super) fn asks_all(&self) -> bool {
+        self.all_asked && self.claim.is_none()
     }
 
     /// All hosts of a route configuration that the client follows.
