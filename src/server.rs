@@ -163,8 +163,7 @@ impl Server {
         self.servers.spawn(async move { serve_grpc(routes, grpc, until).await.context("the gRPC server has failed") });
         let routes = Routes::from(router(xds)).add_service(health().await);
         let until = wait_for_stop(stopped);
-        let serving =
-            async move { serve_grpc(routes, xds_listener, until).await.context("the xDS server has failed") };
+        let serving = async move { serve_grpc(routes, xds_listener, until).await.context("the xDS server has failed") };
         self.servers.spawn_on(serving, self.fanout.handle());
         tracing::info!(http = %self.http, grpc = %self.grpc, xds = %self.xds, "Convoy is serving");
         Ok(self)
