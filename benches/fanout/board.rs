@@ -16,20 +16,12 @@ use crate::change::Change;
 /// What a fleet may take for anything that it is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// One arrival of one change.
-#[derive(Clone, Copy, Debug)]
-pub struct Arrival {
-    pub change: Change,
-    pub latency: Duration,
-    /// Of a slow reader.
-    pub slow: bool,
-}
-
 #[derive(Debug, Default)]
 struct Seen {
     /// When the registry was told of the changes of each service, from the number with which it began.
     sent: HashMap<u16, (u16, Vec<Instant>)>,
-    arrivals: Vec<Arrival>,
+    /// From each change to each stream, as they came.
+    arrivals: Vec<Duration>,
     ready: Vec<Instant>,
     /// Arrivals, or streams' starts, that are still waited for.
     missing: usize,
@@ -84,7 +76,7 @@ impl Board {
     }
 
     /// A stream that had state `before` of a service has now `change`.
-    pub fn changed(&self, before: u16, change: Change, slow: bool) {
+    pub fn changed(&self, before: u16, change: Change) {
         let now = Instant::now();
         let mut seen = self.seen();
         let mut arrived = 0;
@@ -92,8 +84,7 @@ impl Board {
         let Some((first, sent)) = sent.get(&change.service) else { return };
         for number in before + 1..=change.number {
             let Some(sent) = number.checked_sub(*first).and_then(|at| sent.get(usize::from(at))) else { continue };
-            let change = Change { number, ..change };
-            arrivals.push(Arrival { change, latency: now.saturating_duration_since(*sent), slow });
+            arrivals.push(now.saturating_duration_since(*sent));
             arrived += 1;
         }
         self.arrived(seen, arrived);
@@ -134,8 +125,8 @@ impl Board {
         }
     }
 
-    /// What has arrived since the last time.
-    pub fn take_arrivals(&self) -> Vec<Arrival> {
+    /// How long the changes took that have arrived since the last time, in the order in which they did.
+    pub fn take_arrivals(&self) -> Vec<Duration> {
         std::mem::take(&mut self.seen().arrivals)
     }
 

@@ -1,7 +1,8 @@
 //! The machine: what it is, and what the bench needs of it.
 
-use std::fs::read_to_string;
+use std::{fs::read_to_string, path::Path, time::Duration};
 
+use anyhow::Context;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 
 /// 5 000 streams to each of two servers, and the servers' other files.
@@ -18,6 +19,18 @@ pub fn raise_file_limit() -> anyhow::Result<()> {
 /// A floor without a bench is of no use, however the bench ended.
 pub fn end_with_parent() -> anyhow::Result<()> {
     Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
+}
+
+/// The CPU time of a thread or process of this directory of `/proc`.
+pub fn cpu(directory: &Path) -> anyhow::Result<Duration> {
+    let text = read_to_string(directory.join("schedstat"))?;
+    let nanoseconds = text.split_whitespace().next().and_then(|number| number.parse().ok());
+    Ok(Duration::from_nanos(nanoseconds.context("schedstat has no time in it")?))
+}
+
+/// That of this process's main thread, which does all its work.
+pub fn own_cpu() -> anyhow::Result<Duration> {
+    cpu("/proc/self".as_ref())
 }
 
 /// Processor, cores, kernel, date and revision, a line each.

@@ -1,11 +1,11 @@
 //! What was measured, as a table: medians over the rounds, and the ratio as the median of the rounds' ratios, since the
 //! two of a round were measured right after each other.
 
-use std::{fmt, path::Path, time::Duration};
+use std::{fmt, time::Duration};
 
 use serde::Serialize;
 
-use crate::machine;
+use crate::{machine, server};
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -110,7 +110,7 @@ impl Report {
     }
 
     pub fn save(&self) -> anyhow::Result<()> {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("fanout-report");
+        let path = server::target("fanout-report");
         std::fs::write(path.with_extension("md"), self.to_string())?;
         std::fs::write(path.with_extension("json"), serde_json::to_string_pretty(self)?)?;
         println!("\nwritten: {}.md and .json", path.display());

@@ -2,6 +2,7 @@
 //! memory, and ended by its handle.
 
 use std::{
+    fs::OpenOptions,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -11,6 +12,8 @@ use std::{
 use anyhow::Context;
 use convoy_client::Client;
 
+use crate::machine;
+
 /// Below the range of outgoing connections, so that no stream takes a port before its server does.
 const PORTS: std::ops::Range<u16> = 12_000..32_000;
 const START: Duration = Duration::from_secs(60);
@@ -18,7 +21,12 @@ const START: Duration = Duration::from_secs(60);
 const QUIET_SPAN: Duration = Duration::from_millis(10);
 const QUIET_USE: Duration = Duration::from_millis(1);
 
-/// A directory for what a run leaves, under `target`.
+/// A file in the `target` directory.
+pub fn target(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name(name)
+}
+
+/// A directory for what a run needs; it goes with the run.
 pub fn directory() -> anyhow::Result<PathBuf> {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fanout-{}", std::process::id()));
     std::fs::create_dir_all(&directory)?;
@@ -77,12 +85,14 @@ impl Server {
     }
 
     fn launch(mut command: Command, registry: SocketAddr, xds: SocketAddr) -> anyhow::Result<Self> {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        let log = OpenOptions::new().create(true).append(true).open(target("fanout-servers.log"))?;
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
         let child = child.with_context(|| format!("{command:?} does not start"))?;
         Ok(Self { child, registry, xds, client: Client::new(&registry.to_string())? })
     }
 
-    async fn listens(&self) -> anyhow::Result<()> {
+    /// Waits until it takes connections.
+    pub async fn listens(&self) -> anyhow::Result<()> {
         let begun = Instant::now();
         for address in [self.registry, self.xds] {
             while tokio::net::TcpStream::connect(address).await.is_err() {
@@ -95,28 +105,28 @@ impl Server {
 
     /// The CPU time of all its threads, user and system.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
-        let mut total = 0;
-        for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            // A thread may have ended meanwhile.
-            let Ok(text) = std::fs::read_to_string(thread?.path().join("schedstat")) else { continue };
-            let nanoseconds = text.split_whitespace().next().and_then(|number| number.parse::<u64>().ok());
-            total += nanoseconds.context("schedstat has no time in it")?;
-        }
-        Ok(Duration::from_nanos(total))
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id()))?;
+        // A thread may have ended meanwhile.
+        Ok(threads.flatten().filter_map(|thread| machine::cpu(&thread.path()).ok()).sum())
     }
 
     /// Waits until it has nothing left to do; answers its CPU time.
     pub async fn quiet(&self) -> anyhow::Result<Duration> {
+        Ok(self.rest().await?.0)
+    }
+
+    /// The same, and since when it has nothing to do, to a `QUIET_SPAN`.
+    pub async fn rest(&self) -> anyhow::Result<(Duration, Instant)> {
         let begun = Instant::now();
-        let mut before = self.cpu()?;
+        let (mut before, mut since) = (self.cpu()?, begun);
         loop {
             tokio::time::sleep(QUIET_SPAN).await;
             let now = self.cpu()?;
             if now.saturating_sub(before) < QUIET_USE {
-                return Ok(now);
+                return Ok((now, since));
             }
             anyhow::ensure!(begun.elapsed() < START, "a server does not come to rest");
-            before = now;
+            (before, since) = (now, Instant::now());
         }
     }
 
@@ -129,10 +139,13 @@ impl Server {
     }
 
     /// Ends it as a service manager does, and waits until it is gone.
-    pub fn stop(mut self) -> anyhow::Result<()> {
+    pub async fn stop(mut self) -> anyhow::Result<()> {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-        self.child.wait()?;
+        // Not in one wait: our connections to it end in this thread.
+        while self.child.try_wait()?.is_none() {
+            tokio::time::sleep(QUIET_SPAN).await;
+        }
         Ok(())
     }
 }

@@ -111,7 +111,9 @@ impl Stream {
         }
         let writable = if self.connection.out.is_empty() { Interest::READABLE } else { Interest::WRITABLE };
         let ready = self.tcp.ready(Interest::READABLE | writable).await?;
-        if ready.is_readable() {
+        // It may have been told to wait meanwhile.
+        let reads = self.plan.reads.as_ref().is_none_or(|reads| *reads.borrow());
+        if ready.is_readable() && reads {
             self.read(buffer)?;
         }
         Ok(())
@@ -143,7 +145,7 @@ impl Stream {
             messages.feed(data, |response| {
                 board.response(response.resources, response.bytes);
                 count(have, response);
-                look(board, states, response, plan.reads.is_some());
+                look(board, states, response);
                 answers.push(wire::acknowledge(&response.type_url, &response.nonce));
                 answers.extend(plan.then.take().map(|request| request.to_vec()));
                 if plan.keep == Keep::Everything {
@@ -177,10 +179,10 @@ fn count(have: &mut Goal, response: &Response) {
 }
 
 /// Finds the changes in a response.
-fn look(board: &Board, states: &mut HashMap<u16, u16>, response: &Response, slow: bool) {
+fn look(board: &Board, states: &mut HashMap<u16, u16>, response: &Response) {
     for change in Change::find(&response.content) {
         match states.insert(change.service, change.number) {
-            Some(before) if before < change.number => board.changed(before, change, slow),
+            Some(before) if before < change.number => board.changed(before, change),
             _ => {}
         }
     }

@@ -49,7 +49,7 @@ async fn measure(
     let mut subjects = [Subject::new(floor, plans()).await?, Subject::new(convoy, plans()).await?];
     let mut rounds = [Vec::new(), Vec::new()];
     // The first is for caches and allocators.
-    for round in 0..=options.rounds(5) {
+    for round in 0..=options.rounds(7) {
         for turn in 0..2 {
             // Who goes first changes.
             let which = (turn + round) % 2;
@@ -76,5 +76,7 @@ async fn measure(
     // With few streams it is that of the registry's call.
     let target = if store == "memory" && streams >= 100 { TARGET } else { Target::None };
     row('b', what, Unit::Microseconds, target, &|round| round.cpu);
+    let what = format!("{store}, {streams} {plural}: the load generator's CPU per response");
+    row('b', what, Unit::Microseconds, Target::None, &|round| round.own_cpu);
     Ok(())
 }

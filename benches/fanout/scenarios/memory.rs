@@ -45,7 +45,8 @@ async fn measure(server: &Server, streams: usize) -> anyhow::Result<f64> {
     Ok(grown as f64 / 1024.0 / fleet.len() as f64)
 }
 
-async fn rest(server: &Server) -> anyhow::Result<()> {
+/// Waits until it has given back what it has to give.
+pub async fn rest(server: &Server) -> anyhow::Result<()> {
     tokio::time::sleep(REST).await;
     server.quiet().await?;
     Ok(())

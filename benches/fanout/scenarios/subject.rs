@@ -10,12 +10,13 @@ use std::{
 use crate::{
     change::{Change, service_name},
     fleet::{self, Fleet},
+    machine,
     messages::Keep,
     scenarios::registry,
     server::{self, Server, Store},
-    stream::{Goal, Plan},
+    stream::{Goal, Plan, Recorded},
     tape::Tape,
-    wire::{self, ENDPOINT},
+    wire::{self, CLUSTER, ENDPOINT},
 };
 
 /// How many connections are opened at once where that is not what is measured.
@@ -36,8 +37,9 @@ pub struct Round {
     pub each: Vec<Duration>,
     /// From each change to the last stream.
     pub all: Vec<Duration>,
-    /// The server's CPU time for one response, in microseconds.
+    /// The server's CPU time for one response, in microseconds, and that of this process.
     pub cpu: f64,
+    pub own_cpu: f64,
 }
 
 impl Subject {
@@ -48,7 +50,8 @@ impl Subject {
 
     /// Changes the first service so many times, each when the one before has reached all and is done with.
     pub async fn round(&mut self, changes: usize) -> anyhow::Result<Round> {
-        let (before, responses) = (self.server.quiet().await?, self.fleet.totals().responses);
+        let (before, own_before) = (self.server.quiet().await?, machine::own_cpu()?);
+        let responses = self.fleet.totals().responses;
         let (mut each, mut all) = (Vec::new(), Vec::new());
         for _ in 0..changes {
             let change = Change { service: 0, number: self.next };
@@ -58,13 +61,15 @@ impl Subject {
             self.server.client.register(request).await?;
             self.fleet.complete().await?;
             let arrivals = self.fleet.take_arrivals();
-            all.extend(arrivals.iter().map(|arrival| arrival.latency).max());
-            each.extend(arrivals.iter().map(|arrival| arrival.latency));
+            all.extend(arrivals.iter().max());
+            each.extend(arrivals);
             self.server.quiet().await?;
         }
         let cpu = self.server.quiet().await?.saturating_sub(before);
-        let responses = self.fleet.totals().responses - responses;
-        Ok(Round { each, all, cpu: cpu.as_secs_f64() * 1e6 / responses as f64 })
+        let own_cpu = machine::own_cpu()?.saturating_sub(own_before);
+        let responses = (self.fleet.totals().responses - responses) as f64;
+        let [cpu, own_cpu] = [cpu, own_cpu].map(|cpu| cpu.as_secs_f64() * 1e6 / responses);
+        Ok(Round { each, all, cpu, own_cpu })
     }
 }
 
@@ -76,6 +81,15 @@ pub fn follower(services: impl IntoIterator<Item = u16>, keep: Keep) -> Plan {
     Plan { requests: vec![request], then: None, goal, keep, reads: None }
 }
 
+/// A client that follows all clusters, and when it has them, all assignments.
+pub fn everything(services: usize, keep: Keep) -> Plan {
+    let names: Vec<String> = (0..services as u16).map(service_name).collect();
+    let clusters = Arc::from(wire::request(CLUSTER, &[], &[]));
+    let endpoints = Arc::from(wire::request(ENDPOINT, &names, &[]));
+    let goal = Goal { clusters: services, endpoints: services, ..Goal::default() };
+    Plan { requests: vec![clusters], then: Some(endpoints), goal, keep, reads: None }
+}
+
 /// Convoy with so many services, and a floor that has heard how it answers.
 pub async fn servers(services: usize, endpoints: usize) -> anyhow::Result<[Server; 2]> {
     let convoy = Server::convoy(Store::Memory).await?;
@@ -85,8 +99,13 @@ pub async fn servers(services: usize, endpoints: usize) -> anyhow::Result<[Serve
 }
 
 pub async fn floor(convoy: &Server, services: usize, commit: Option<&Path>) -> anyhow::Result<Server> {
-    let recorded = fleet::record(convoy.xds, follower(0..services as u16, Keep::Everything)).await?;
+    let recorded = record(convoy, follower(0..services as u16, Keep::Everything)).await?;
     let tape = server::directory()?.join("tape");
     Tape::save(&recorded, &tape)?;
     Server::floor(&tape, commit).await
+}
+
+/// What a client gets.
+pub async fn record(server: &Server, plan: Plan) -> anyhow::Result<Vec<Recorded>> {
+    fleet::record(server.xds, plan).await
 }
