@@ -29,7 +29,7 @@ const ENUMS: [(&str, &str); 8] = [
     ("ProxyType.sync", "SyncState"),
 ];
 /// What is left out of JSON when absent.
-const OPTIONAL: [&str; 24] = [
+const OPTIONAL: [&str; 26] = [
     "Registration.weight",
     "Registration.ready",
     "Registration.locality",
@@ -52,6 +52,8 @@ const OPTIONAL: [&str; 24] = [
     "DrainRequest.incarnation",
     "DrainResponse.instance",
     "PutServiceResponse.service",
+    "PutServiceRequest.exports",
+    "Service.exports",
     "WatchEvent.instance",
     "ProxyType.last_nack",
 ];

@@ -139,8 +139,9 @@ impl Api {
     pub async fn put_service(&self, request: proto::PutServiceRequest) -> Result<proto::PutServiceResponse, Problem> {
         let key = parse::service_key(&request.namespace, &request.service)?;
         let limits = self.registry.limits();
-        let service = parse::service(&request.default_port, &request.ports, request.drain_time, limits)?;
-        let outcome = self.registry.put_service(key.clone(), service).await?;
+        let proto::PutServiceRequest { default_port, ports, drain_time, exports, .. } = request;
+        let change = parse::service_change(&default_port, &ports, drain_time, exports, limits)?;
+        let outcome = self.registry.put_service(key.clone(), change).await?;
         let snapshot = self.registry.snapshot();
         let service = snapshot.services.get(&key).map(service_of);
         Ok(proto::PutServiceResponse { service, revision: outcome.revision.0 })

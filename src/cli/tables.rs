@@ -196,6 +196,7 @@ reviews/bb  10.0.0.7  http:8080,admin:9000/tcp  draining  100     3m12s  told to
             instances: 3,
             healthy: 2,
             revision: 17,
+            exports: None,
         };
         let text = "\
 NAMESPACE  SERVICE  HEALTHY  PORTS        DEFAULT PORT  DRAIN TIME  REVISION

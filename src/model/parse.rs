@@ -6,7 +6,7 @@ use convoy_client::proto;
 
 use super::{
     Capability, Exports, InstanceId, InstanceKey, InstanceSpec, Invalid, Limits, Locality, Namespace, Port, PortName,
-    Protocol, Service, ServiceKey, ServiceName, ServicePort, Sla, limits::at_most, service::DEFAULT_DRAIN_TIME,
+    Protocol, ServiceChange, ServiceKey, ServiceName, ServicePort, Sla, limits::at_most,
 };
 
 const DEFAULT_WEIGHT: u32 = 100;
@@ -197,16 +197,19 @@ pub fn drain_time(value: Option<prost_types::Duration>) -> Result<Option<Duratio
     value.map(|value| at_most_for("drain_time", value, MAX_DRAIN_TIME)).transpose()
 }
 
-/// A service as somebody puts it; the default port is the first unless it is named.
-pub fn service(
+/// A service may be exported to so many namespaces, or to all.
+const MAX_EXPORTS: usize = 256;
+
+/// What somebody says of a service.
+pub fn service_change(
     default_port: &str,
     ports: &[proto::ServicePort],
     drain: Option<prost_types::Duration>,
+    exports: Option<proto::Exports>,
     limits: &Limits,
-) -> Result<Service, Invalid> {
+) -> Result<ServiceChange, Invalid> {
     at_most("ports", ports.len(), limits.ports, "ports")?;
-    let mut parsed = BTreeMap::new();
-    let mut first = None;
+    let mut parsed: Vec<(PortName, ServicePort)> = Vec::new();
     for (index, port) in ports.iter().enumerate() {
         let outer = format!("ports[{index}]");
         let parse = || -> Result<(PortName, ServicePort), Invalid> {
@@ -214,21 +217,21 @@ pub fn service(
             Ok((name, ServicePort { protocol: protocol(port.protocol)?, number: port_number(port.port)? }))
         };
         let (name, port) = parse().map_err(|invalid| invalid.inside(&outer))?;
-        first.get_or_insert(name.clone());
-        if parsed.insert(name.clone(), port).is_some() {
+        if parsed.iter().any(|(known, _)| *known == name) {
             return Err(Invalid::new(format!("{outer}.name"), name, "unique among the ports"));
         }
+        parsed.push((name, port));
     }
-    let default_port = match (default_port, first) {
-        (_, None) => return Err(Invalid::new("ports", "", "at least one port")),
-        ("", Some(first)) => first,
-        (name, Some(_)) => PortName::parse("default_port", name)?,
-    };
-    if !parsed.contains_key(&default_port) {
-        return Err(Invalid::new("default_port", default_port, "the name of one of the ports"));
-    }
-    let drain_time = drain_time(drain)?.unwrap_or(DEFAULT_DRAIN_TIME);
-    Ok(Service { default_port, ports: parsed, drain_time, exports: Exports::default() })
+    let named = (!default_port.is_empty()).then(|| PortName::parse("default_port", default_port)).transpose()?;
+    let exports = exports.map(|exports| self::exports(&exports)).transpose()?;
+    Ok(ServiceChange { default_port: named, ports: parsed, drain_time: drain_time(drain)?, exports })
+}
+
+fn exports(from: &proto::Exports) -> Result<Exports, Invalid> {
+    at_most("exports.namespaces", from.namespaces.len(), MAX_EXPORTS, "namespaces")?;
+    let namespace = |(index, name): (usize, &String)| Namespace::parse(&format!("exports.namespaces[{index}]"), name);
+    let namespaces = from.namespaces.iter().enumerate().map(namespace).collect::<Result<_, _>>()?;
+    Ok(Exports { all: from.all, namespaces })
 }
 
 #[cfg(test)]
@@ -331,18 +334,5 @@ mod tests {
             let from = proto::Registration { address: good.into(), ..valid() };
             assert!(registration(from, None, &Limits::default()).is_ok(), "{good}");
         }
-    }
-
-    #[test]
-    fn a_services_default_port_is_one_of_its_ports() {
-        let ports = [
-            proto::ServicePort { name: "http".into(), protocol: 1, port: 80 },
-            proto::ServicePort { name: "admin".into(), protocol: 1, port: 81 },
-        ];
-        let parse = |default: &str, ports: &[proto::ServicePort]| service(default, ports, None, &Limits::default());
-        assert_eq!(parse("", &ports).expect("valid").default_port.as_str(), "http");
-        assert_eq!(parse("admin", &ports).expect("valid").default_port.as_str(), "admin");
-        assert_eq!(parse("other", &ports).expect_err("unknown").field, "default_port");
-        assert_eq!(parse("", &[]).expect_err("none").field, "ports");
     }
 }

@@ -27,6 +27,16 @@ pub struct Service {
     pub exports: Exports,
 }
 
+/// What somebody says of a service. What is left out stays, or has its default in a new one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceChange {
+    pub default_port: Option<PortName>,
+    /// In their order: the first is the default port of a new service.
+    pub ports: Vec<(PortName, ServicePort)>,
+    pub drain_time: Option<Duration>,
+    pub exports: Option<Exports>,
+}
+
 /// The namespaces, beside its own, whose proxies may see a service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exports {

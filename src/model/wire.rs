@@ -5,8 +5,8 @@ use std::time::Duration;
 use convoy_client::proto;
 
 use super::{
-    Instance, InstanceKey, InstanceSpec, PortName, Protocol, RemovalCause, Revision, Service, ServiceKey, ServicePort,
-    UnixMillis, Verdict,
+    Exports, Instance, InstanceKey, InstanceSpec, PortName, Protocol, RemovalCause, Revision, Service, ServiceKey,
+    ServicePort, UnixMillis, Verdict,
 };
 
 pub fn time(at: UnixMillis) -> prost_types::Timestamp {
@@ -127,7 +127,14 @@ pub fn service(key: &ServiceKey, from: &Service, revision: Revision, instances: 
         instances,
         healthy,
         revision: revision.0,
+        exports: exports(&from.exports),
     }
+}
+
+/// None if it is exported to nobody.
+pub fn exports(from: &Exports) -> Option<proto::Exports> {
+    let namespaces = from.namespaces.iter().map(ToString::to_string).collect();
+    (*from != Exports::default()).then_some(proto::Exports { all: from.all, namespaces })
 }
 
 #[cfg(test)]

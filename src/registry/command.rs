@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::model::{
-    Incarnation, Instance, InstanceKey, InstanceSpec, Invalid, LeaseId, PortName, Protocol, RemovalCause, Revision,
-    Service, ServiceKey,
+    Incarnation, Instance, InstanceKey, InstanceSpec, Invalid, LeaseId, PortName, Protocol, RawKey, RawResource,
+    RemovalCause, Revision, ServiceChange, ServiceKey,
 };
 use std::sync::Arc;
 
@@ -36,10 +36,17 @@ pub enum Command {
     },
     PutService {
         key: ServiceKey,
-        service: Service,
+        change: ServiceChange,
     },
     DeleteService {
         key: ServiceKey,
+    },
+    PutRaw {
+        key: RawKey,
+        resource: RawResource,
+    },
+    DeleteRaw {
+        key: RawKey,
     },
     /// A lease's deadline has passed.
     Expire(LeaseId),
@@ -61,6 +68,8 @@ impl Command {
             Self::Drain { .. } => "drain",
             Self::PutService { .. } => "put_service",
             Self::DeleteService { .. } => "delete_service",
+            Self::PutRaw { .. } => "put_resource",
+            Self::DeleteRaw { .. } => "delete_resource",
             Self::Expire(_) => "expire",
             Self::FinishDrain { .. } => "finish_drain",
             Self::Forget(_) => "forget",
@@ -118,6 +127,10 @@ pub enum Error {
 impl Error {
     pub fn no_instance(key: &InstanceKey) -> Self {
         Self::NotFound { kind: "instance", name: key.to_string() }
+    }
+
+    pub fn no_resource(key: &RawKey) -> Self {
+        Self::NotFound { kind: "resource", name: key.to_string() }
     }
 
     pub fn no_service(key: &ServiceKey) -> Self {

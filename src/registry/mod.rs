@@ -42,7 +42,10 @@ use self::{
 };
 use crate::{
     dirty::DirtySet,
-    model::{Incarnation, InstanceKey, InstanceSpec, LeaseId, Limits, Service, ServiceKey, Verdict},
+    model::{
+        Incarnation, InstanceKey, InstanceSpec, LeaseId, Limits, RawKey, RawResource, ServiceChange, ServiceKey,
+        Verdict,
+    },
     storage::{Opened, Storage},
     telemetry::{Census, Metrics},
 };
@@ -202,8 +205,16 @@ impl Registry {
         self.run(Command::Drain { key, incarnation, time }).await
     }
 
-    pub async fn put_service(&self, key: ServiceKey, service: Service) -> Result<Outcome, Error> {
-        self.run(Command::PutService { key, service }).await
+    pub async fn put_service(&self, key: ServiceKey, change: ServiceChange) -> Result<Outcome, Error> {
+        self.run(Command::PutService { key, change }).await
+    }
+
+    pub async fn put_raw(&self, key: RawKey, resource: RawResource) -> Result<Outcome, Error> {
+        self.run(Command::PutRaw { key, resource }).await
+    }
+
+    pub async fn delete_raw(&self, key: RawKey) -> Result<Outcome, Error> {
+        self.run(Command::DeleteRaw { key }).await
     }
 
     pub async fn delete_service(&self, key: ServiceKey) -> Result<Outcome, Error> {

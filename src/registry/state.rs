@@ -149,7 +149,7 @@ impl State {
     pub fn load(revision: Revision, mut records: Vec<(Key, Revision, Record)>, now: UnixMillis) -> (Self, Effects) {
         // What instances hang on goes first; then by age, as they came.
         let rank = |key: &Key| match key {
-            Key::Service(_) => 0,
+            Key::Service(_) | Key::Raw(_) => 0,
             Key::Lease(_) => 1,
             Key::Instance(_) => 2,
         };
@@ -211,6 +211,13 @@ impl State {
             (Key::Lease(id), _) => {
                 self.leases.remove(&id);
                 effects.leases_gone.push(id);
+            }
+            (Key::Raw(key), record) => {
+                match record {
+                    Some(Record::Raw(value)) => self.snapshot.raw.insert(key.clone(), Versioned { revision, value }),
+                    _ => self.snapshot.raw.remove(&key),
+                };
+                effects.dirty.insert(Dirty::Raw(key));
             }
             (Key::Instance(key), Some(Record::Instance(instance))) => {
                 self.forget(&key);

@@ -4,8 +4,8 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use super::{Change, CommitError, Key, Opened, Record, Storage, Transaction, memory::MemoryStore, redb::RedbStore};
 use crate::model::{
-    Exports, Incarnation, Instance, InstanceSpec, Lease, LeaseId, Locality, Port, PortName, Protocol, RemovalCause,
-    Revision, Service, ServicePort, Sla, Tombstone, UnixMillis, parse,
+    Exports, Incarnation, Instance, InstanceSpec, Lease, LeaseId, Locality, Namespace, Port, PortName, Protocol,
+    RawKey, RawResource, RemovalCause, Revision, Service, ServicePort, Sla, Tombstone, UnixMillis, parse,
 };
 
 pub(crate) fn service(name: &str) -> (Key, Record) {
@@ -14,7 +14,7 @@ pub(crate) fn service(name: &str) -> (Key, Record) {
         default_port: port.clone(),
         ports: [(port, ServicePort { protocol: Protocol::Http, number: 80 })].into(),
         drain_time: Duration::from_secs(15),
-        exports: Exports::default(),
+        exports: Exports { all: false, namespaces: [Namespace::parse("", "shop").expect("a label")].into() },
     };
     (Key::Service(parse::service_key("", name).expect("a key")), Record::Service(Arc::new(service)))
 }
@@ -51,6 +51,12 @@ pub(crate) fn tombstone(service: &str, id: &str) -> (Key, Record) {
 
 pub(crate) fn lease(id: u128) -> (Key, Record) {
     (Key::Lease(LeaseId(id)), Record::Lease(Lease { ttl: Duration::from_secs(30), incarnation: Incarnation(1) }))
+}
+
+pub(crate) fn raw(name: &str, variant: &str) -> (Key, Record) {
+    let key = RawKey::parse("routes", name, variant).expect("a key");
+    let raw = RawResource { bytes: b"\x0a\x01r".to_vec().into(), selector: None, ttl: Some(Duration::from_secs(9)) };
+    (Key::Raw(key), Record::Raw(Arc::new(raw)))
 }
 
 fn put((key, record): (Key, Record)) -> Transaction {

@@ -6,15 +6,17 @@ use prost::Message;
 
 use super::{Key, Record};
 use crate::model::{
-    Drain, Incarnation, Instance, InstanceKey, Invalid, Lease, LeaseId, Limits, RemovalCause, Revision, Tombstone,
-    UnixMillis, parse, wire,
+    Drain, Incarnation, Instance, InstanceKey, Invalid, Lease, LeaseId, Limits, NodeSelector, RawKey, RawResource,
+    RemovalCause, Revision, Service, Tombstone, UnixMillis, parse, wire,
 };
 
 #[allow(clippy::large_enum_variant, reason = "generated; one is decoded at a time")]
 mod stored {
     tonic::include_proto!("convoy.storage.v1");
 }
-use stored::{Cause, StoredInstance, StoredLease, StoredRecord, StoredService, StoredTombstone, stored_record};
+use stored::{
+    Cause, StoredInstance, StoredLease, StoredRaw, StoredRecord, StoredService, StoredTombstone, stored_record,
+};
 
 /// Why bytes of a store cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -46,10 +48,17 @@ pub fn encode_key(key: &Key) -> String {
         Key::Service(key) => format!("s/{key}"),
         Key::Instance(key) => format!("i/{key}"),
         Key::Lease(id) => format!("l/{id}"),
+        // The name goes last: it may have any letter in it.
+        Key::Raw(key) => format!("r/{}/{}/{}", key.kind.as_str(), key.variant, key.name),
     }
 }
 
 pub fn decode_key(text: &str) -> Result<Key, Unreadable> {
+    if let Some(raw) = text.strip_prefix("r/") {
+        let parts: Vec<&str> = raw.splitn(3, '/').collect();
+        let [kind, variant, name] = parts[..] else { return Err(Unreadable::Shape("the key of a resource")) };
+        return Ok(Key::Raw(RawKey::parse(kind, name, variant)?));
+    }
     let parts: Vec<&str> = text.split('/').collect();
     match parts[..] {
         ["s", namespace, service] => Ok(Key::Service(parse::service_key(namespace, service)?)),
@@ -65,6 +74,12 @@ pub fn encode(revision: Revision, record: &Record) -> Vec<u8> {
             default_port: service.default_port.to_string(),
             ports: service.ports.iter().map(wire::service_port).collect(),
             drain_time_ms: millis(service.drain_time),
+            exports: wire::exports(&service.exports),
+        }),
+        Record::Raw(raw) => stored_record::Record::Raw(StoredRaw {
+            body: raw.bytes.to_vec(),
+            selector: raw.selector.as_ref().map(|selector| selector.as_str().to_owned()).unwrap_or_default(),
+            ttl_ms: raw.ttl.map_or(0, millis),
         }),
         Record::Instance(instance) => stored_record::Record::Instance(StoredInstance {
             registration: Some(wire::registration(&instance.key, &instance.spec)),
@@ -92,9 +107,19 @@ pub fn decode(bytes: &[u8]) -> Result<(Revision, Record), Unreadable> {
     let stored = StoredRecord::decode(bytes)?;
     let record = match stored.record.ok_or(Unreadable::Shape("the record is empty or of a newer version"))? {
         stored_record::Record::Service(from) => {
-            let mut service = parse::service(&from.default_port, &from.ports, None, &no_limits())?;
-            service.drain_time = Duration::from_millis(from.drain_time_ms);
-            Record::Service(Arc::new(service))
+            let change = parse::service_change(&from.default_port, &from.ports, None, from.exports, &no_limits())?;
+            Record::Service(Arc::new(Service {
+                default_port: change.default_port.ok_or(Unreadable::Shape("the service has no default port"))?,
+                ports: change.ports.into_iter().collect(),
+                drain_time: Duration::from_millis(from.drain_time_ms),
+                exports: change.exports.unwrap_or_default(),
+            }))
+        }
+        stored_record::Record::Raw(from) => {
+            let selector = Some(from.selector).filter(|text| !text.is_empty());
+            let selector = selector.map(|text| NodeSelector::parse("selector", &text)).transpose()?;
+            let ttl = (from.ttl_ms > 0).then_some(Duration::from_millis(from.ttl_ms));
+            Record::Raw(Arc::new(RawResource { bytes: from.body.into(), selector, ttl }))
         }
         stored_record::Record::Instance(from) => Record::Instance(Arc::new(decode_instance(from)?)),
         stored_record::Record::Tombstone(from) => Record::Tombstone(Tombstone {
@@ -152,12 +177,18 @@ fn decode_cause(cause: Cause) -> RemovalCause {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::conformance::{instance, lease, service, tombstone};
+    use crate::storage::conformance::{instance, lease, raw, service, tombstone};
 
     #[test]
     fn records_read_as_they_were_written() {
-        for (key, record) in [service("reviews"), instance("reviews", "r-1", 7), tombstone("reviews", "r-2"), lease(9)]
-        {
+        for (key, record) in [
+            service("reviews"),
+            instance("reviews", "r-1", 7),
+            tombstone("reviews", "r-2"),
+            lease(9),
+            raw("convoy/outbound", "edge"),
+            raw("a b", ""),
+        ] {
             assert_eq!(decode_key(&encode_key(&key)).expect("a key"), key);
             assert_eq!(decode(&encode(Revision(5), &record)).expect("a record"), (Revision(5), record));
         }
@@ -165,7 +196,7 @@ mod tests {
 
     #[test]
     fn garbage_is_refused() {
-        for key in ["", "x/default/a", "s/default", "i/default/a", "l/zz", "s/De/a"] {
+        for key in ["", "x/default/a", "s/default", "i/default/a", "l/zz", "s/De/a", "r/routes/x", "r/nothing//x"] {
             assert!(decode_key(key).is_err(), "{key}");
         }
         for bytes in [&b""[..], b"\x08\x01", b"garbage", &[0xff; 40]] {

@@ -27,7 +27,7 @@ pub(super) fn build(key: &ResourceKey, snapshot: &Snapshot) -> Option<Built> {
     let raw_key = RawKey { kind: key.kind, name: key.name.clone(), variant };
     let raw = &snapshot.raw.get(&raw_key)?.value;
     // One that is for some proxies only is reached by its variant.
-    if raw.selector.is_some() != matches!(key.scope, Scope::Variant(_)) {
+    if raw.selector.is_some() && !matches!(key.scope, Scope::Variant(_)) {
         return None;
     }
     let bytes = raw.bytes.to_vec();
@@ -103,7 +103,7 @@ mod tests {
     };
 
     fn snapshot(raw: RawKey, bytes: Vec<u8>, selector: Option<NodeSelector>) -> Snapshot {
-        let value = RawResource { bytes: bytes.into(), selector, ttl: None, clusters: Vec::new() };
+        let value = RawResource { bytes: bytes.into(), selector, ttl: None };
         let mut snapshot = Snapshot::default();
         snapshot.raw.insert(raw, Versioned { revision: Revision(1), value: Arc::new(value) });
         snapshot

@@ -147,7 +147,7 @@ mod tests {
         let mut snapshot = Snapshot::default();
         for (name, variant) in [("plain", ""), ("named", "v")] {
             let key = RawKey { kind: ResourceType::Cluster, name: name.into(), variant: variant.into() };
-            let raw = RawResource { bytes: Default::default(), selector: None, ttl: None, clusters: Vec::new() };
+            let raw = RawResource { bytes: Default::default(), selector: None, ttl: None };
             snapshot.raw.insert(key, Versioned { revision: Revision(1), value: Arc::new(raw) });
         }
         let selection = select(&Node::default(), &snapshot);

@@ -3,7 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use convoy::{
-    model::{Exports, Incarnation, InstanceSpec, Limits, Locality, Port, PortName, Protocol, Service, Sla, parse},
+    model::{
+        Exports, Incarnation, InstanceSpec, Limits, Locality, Port, PortName, Protocol, ServiceChange, Sla, parse,
+    },
     registry::Registry,
     storage::memory::MemoryStore,
     telemetry::Metrics,
@@ -80,9 +82,8 @@ impl World {
     async fn export(&mut self) {
         let (namespace, service) = self.a_service();
         let key = parse::service_key(namespace, service).expect("a key");
-        let Some(state) = self.registry.snapshot().services.get(&key).cloned() else { return };
         let exports = Exports { all: self.random.random_bool(0.6), ..Exports::default() };
-        let _ = self.registry.put_service(key, Service { exports, ..Service::clone(&state.service.value) }).await;
+        let _ = self.registry.put_service(key, ServiceChange { exports: Some(exports), ..Default::default() }).await;
     }
 
     async fn register(&mut self) {

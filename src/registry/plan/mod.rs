@@ -5,6 +5,7 @@
 //! come back by registering. A lease is of one incarnation.
 
 mod leave;
+mod raw;
 mod register;
 mod service;
 
@@ -30,6 +31,7 @@ use crate::{
 pub enum Group {
     Service(ServiceKey),
     Lease(LeaseId),
+    RawResources,
 }
 
 /// What a command is about to do.
@@ -66,6 +68,7 @@ impl Plan {
             let what = match group {
                 Group::Service(service) => format!("the number of instances of {service}"),
                 Group::Lease(lease) => format!("the number of instances of lease {lease}"),
+                Group::RawResources => "the number of resources that are written".into(),
             };
             return Err(Error::LimitReached { what, limit });
         }
@@ -114,7 +117,9 @@ impl State {
             Command::Register(register) => self.plan_register(register, now, limits),
             Command::Deregister { key, incarnation } => self.plan_deregister(key, *incarnation, now),
             Command::Drain { key, incarnation, time } => self.plan_drain(key, *incarnation, *time, now),
-            Command::PutService { key, service } => self.plan_put_service(key, service, limits),
+            Command::PutService { key, change } => self.plan_put_service(key, change, limits),
+            Command::PutRaw { key, resource } => self.plan_put_raw(key, resource, limits),
+            Command::DeleteRaw { key } => self.plan_delete_raw(key),
             Command::DeleteService { key } => self.plan_delete_service(key),
             Command::Expire(lease) => Ok(self.plan_expire(*lease, now, limits)),
             Command::FinishDrain { key, incarnation } => Ok(self.plan_finish_drain(key, *incarnation, now)),

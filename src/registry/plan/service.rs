@@ -4,26 +4,42 @@ use std::sync::Arc;
 
 use super::{Plan, check_protocol};
 use crate::{
-    model::{Limits, Service, ServiceKey},
+    model::{Invalid, Limits, Service, ServiceChange, ServiceKey, service::DEFAULT_DRAIN_TIME},
     registry::{command::Error, state::State},
     storage::{Key, Record},
 };
 
 impl State {
-    pub(super) fn plan_put_service(&self, key: &ServiceKey, service: &Service, limits: &Limits) -> Result<Plan, Error> {
+    pub(super) fn plan_put_service(
+        &self,
+        key: &ServiceKey,
+        change: &ServiceChange,
+        limits: &Limits,
+    ) -> Result<Plan, Error> {
         let current = self.snapshot().services.get(key).map(|state| &state.service);
-        let mut ports = current.map(|current| current.value.ports.clone()).unwrap_or_default();
-        for (name, port) in &service.ports {
+        let before = current.map(|current| &*current.value);
+        let mut ports = before.map(|service| service.ports.clone()).unwrap_or_default();
+        for (name, port) in &change.ports {
             let fixed = ports.insert(name.clone(), *port);
             check_protocol(key, name, fixed, port.protocol)?;
         }
         if ports.len() > limits.ports {
             return Err(Error::LimitReached { what: format!("the ports of {key}"), limit: limits.ports });
         }
-        let service = Service { ports, ..service.clone() };
+        let first = || change.ports.first().map(|(name, _)| name);
+        let default_port = change.default_port.as_ref().or(before.map(|service| &service.default_port)).or_else(first);
+        let default_port = default_port
+            .ok_or_else(|| Invalid::new("ports", "", "at least one port, since there is no such service yet"))?
+            .clone();
+        if !ports.contains_key(&default_port) {
+            return Err(Invalid::new("default_port", default_port, "the name of one of the ports").into());
+        }
+        let drain_time = change.drain_time.or(before.map(|service| service.drain_time)).unwrap_or(DEFAULT_DRAIN_TIME);
+        let exports = change.exports.as_ref().or(before.map(|service| &service.exports)).cloned().unwrap_or_default();
+        let service = Service { default_port, ports, drain_time, exports };
         let mut plan = Plan::default();
         plan.expect(Key::Service(key.clone()), current.map(|current| current.revision).unwrap_or_default());
-        if current.is_none_or(|current| *current.value != service) {
+        if before != Some(&service) {
             plan.put(Key::Service(key.clone()), Record::Service(Arc::new(service)));
         }
         Ok(plan)

@@ -2,6 +2,7 @@
 
 mod fencing;
 mod histories;
+mod putting;
 mod registering;
 mod running;
 
@@ -55,6 +56,7 @@ impl Book {
         let snapshot = self.state.snapshot();
         let revision = match key {
             Key::Service(key) => snapshot.services.get(key).map(|state| state.service.revision),
+            Key::Raw(key) => snapshot.raw.get(key).map(|raw| raw.revision),
             Key::Lease(id) => self.state.lease(*id).map(|state| state.lease.revision),
             Key::Instance(key) => snapshot
                 .instance(key)
