@@ -27,7 +27,9 @@ use crate::{
     registry::Registry,
     storage::{Opened, Storage, memory::MemoryStore, redb::RedbStore},
     telemetry::Metrics,
-    xds::{cache::Cache, fanout, protocol::Readiness, server::router, status::Proxies, stream::Shared},
+    xds::{
+        cache::Cache, convergence::Survey, fanout, protocol::Readiness, server::router, status::Proxies, stream::Shared,
+    },
 };
 
 /// Thousands of clients that connect at once wait here, and not for a second's retransmission.
@@ -94,7 +96,8 @@ impl Server {
         }
 
         let proxies = Arc::new(Proxies::default());
-        let api = Api { registry: registry.clone(), proxies: proxies.clone(), metrics: metrics.clone() };
+        let survey = Survey { cache: cache.clone(), proxies: proxies.clone(), stopping: stopped.clone() };
+        let api = Api { registry: registry.clone(), survey, metrics: metrics.clone() };
         let server = Self {
             http: http.local_addr()?,
             grpc: grpc.local_addr()?,

@@ -103,8 +103,16 @@ impl Client {
         put_service(PutServiceRequest) -> PutServiceResponse of registry;
         /// Removes a service that has no instances.
         delete_service(DeleteServiceRequest) -> DeleteServiceResponse of registry;
-        /// The xDS clients connected.
+        /// The xDS clients connected, and those that have just left.
         list_proxies(ListProxiesRequest) -> ListProxiesResponse of proxies;
+        /// All streams of one node id.
+        get_proxy(GetProxyRequest) -> GetProxyResponse of proxies;
+        /// What a proxy has of each resource, as far as Convoy knows.
+        get_proxy_config(GetProxyConfigRequest) -> GetProxyConfigResponse of proxies;
+        /// Who has everything up to a revision.
+        get_convergence(GetConvergenceRequest) -> Convergence of proxies;
+        /// The same, when all have it or the time is over, which should be before the client's deadline.
+        wait_for_convergence(WaitForConvergenceRequest) -> Convergence of proxies;
     }
 
     /// What there is, then every change, for ever: the watch goes on by itself when the stream breaks.

@@ -51,6 +51,7 @@ pub(super) async fn run(drain: &Drain, options: &Options, out: &mut dyn Write) -
             id: id.clone(),
             incarnation: None,
             drain_time: drain.drain_time.map(convoy_client::duration),
+            wait: None,
         })
         .await?;
     let drain_time = answer.drain_time.and_then(|time| Duration::try_from(time).ok()).unwrap_or_default();

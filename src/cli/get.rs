@@ -82,7 +82,7 @@ pub(super) async fn run(get: Get, options: &Options, out: &mut dyn Write) -> any
             one_instance(&instance.await?, options, out)
         }
         Kind::Proxies { node } => {
-            let answer = client.list_proxies(ListProxiesRequest {}).await?;
+            let answer = client.list_proxies(ListProxiesRequest::default()).await?;
             proxy::print(answer, node.as_deref(), options, out, proxy::overview)
         }
     }

@@ -41,7 +41,7 @@ enum Command {
 
 pub(super) async fn run(proxy: Proxy, options: &Options, out: &mut dyn Write) -> anyhow::Result<()> {
     let Command::Status { node } = proxy.command;
-    let answer = options.client()?.list_proxies(ListProxiesRequest {}).await?;
+    let answer = options.client()?.list_proxies(ListProxiesRequest::default()).await?;
     print(answer, node.as_deref(), options, out, status)
 }
 

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     dirty::DirtySet,
-    model::ServiceKey,
+    model::{Revision, ServiceKey},
     registry::{Registry, state::Snapshot},
     translate::{self, Dependency, ResourceKey, ResourceType, View, names::clusters_of},
 };
@@ -55,6 +55,7 @@ pub struct Cache {
     by_definitions: Mutex<BTreeSet<ResourceKey>>,
     wildcards: Mutex<HashMap<ResourceType, Subscribers>>,
     readiness: watch::Sender<Readiness>,
+    told: watch::Sender<Revision>,
 }
 
 impl Cache {
@@ -66,6 +67,7 @@ impl Cache {
             by_definitions: Mutex::default(),
             wildcards: Mutex::default(),
             readiness: watch::Sender::new(readiness),
+            told: watch::Sender::default(),
         }
     }
 
@@ -79,6 +81,15 @@ impl Cache {
 
     pub fn set_readiness(&self, readiness: Readiness) {
         self.readiness.send_replace(readiness);
+    }
+
+    /// Up to which revision every change has been marked in the mailboxes of those whom it concerns.
+    pub fn told(&self) -> watch::Receiver<Revision> {
+        self.told.subscribe()
+    }
+
+    pub fn set_told(&self, revision: Revision) {
+        self.told.send_if_modified(|told| std::mem::replace(told, revision) != revision);
     }
 
     /// The resource as it is now; built if it is not.
@@ -243,7 +254,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[derive(Debug, Default)]
 pub struct Definitions {
     known: BTreeMap<ServiceKey, Vec<Arc<str>>>,
-    revisions: HashMap<ServiceKey, crate::model::Revision>,
+    revisions: HashMap<ServiceKey, Revision>,
 }
 
 impl Definitions {

@@ -23,7 +23,13 @@ pub async fn run(cache: Arc<Cache>) {
     let mut definitions = Definitions::default();
     let mut routes_at = Instant::now();
     let mut routes_due = false;
+    let mut published = cache.registry().published();
     loop {
+        // The revision is read first: what is marked later may be of a later one.
+        let revision = *published.borrow_and_update();
+        if !routes_due && cache.registry().is_clean() {
+            cache.set_told(revision);
+        }
         tokio::select! {
             dirty = cache.registry().dirty() => {
                 let snapshot = cache.registry().snapshot();
@@ -41,6 +47,8 @@ pub async fn run(cache: Arc<Cache>) {
                 }
             }
             () = sleep_until(routes_at), if routes_due => {}
+            // Not every revision changes what somebody is told. The registry outlives its fan-out.
+            _ = published.changed() => {}
         }
         let begun = Instant::now();
         if routes_due && begun >= routes_at {

@@ -32,7 +32,7 @@ pub struct Session {
     dialect: Dialect,
     /// The one type of a single-type service; none on ADS.
     only: Option<ResourceType>,
-    types: BTreeMap<ResourceType, TypeState>,
+    pub(super) types: BTreeMap<ResourceType, TypeState>,
     next_nonce: u64,
     /// The client has been here before: it holds what an earlier stream gave it.
     returning: bool,

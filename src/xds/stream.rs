@@ -86,9 +86,11 @@ impl<'a> Task<'a> {
         tracing::info!(node = client.id, ?dialect, stream = id, "an xDS client has connected");
         let catalog = ViewCatalog { cache: shared.cache.clone(), view: client.view.clone() };
         let session = Mutex::new(session);
-        let stream = Arc::new(Stream { client, address, dialect, connected_at: unix(), session });
+        let mailbox = Arc::new(Mailbox { id, ..Mailbox::default() });
+        let (connected_at, letters) = (unix(), mailbox.clone());
+        let stream = Arc::new(Stream { client, address, dialect, connected_at, session, mailbox: letters });
         shared.proxies.insert(id, stream.clone());
-        Self { shared, mailbox: Arc::new(Mailbox { id, ..Mailbox::default() }), catalog, stream }
+        Self { shared, mailbox, catalog, stream }
     }
 
     async fn run(&mut self, mut requests: Streaming<Incoming>, out: &Outgoing) -> Result<(), Status> {
@@ -102,9 +104,10 @@ impl<'a> Task<'a> {
                     Some(request) => self.receive(request)?,
                     None => return Ok(()),
                 },
-                names = self.mailbox.dirty.take() => {
+                () = self.mailbox.dirty.wait() => {
+                    // The lock goes first: a name is always seen in the one or in the other.
                     let mut session = self.session();
-                    for (kind, name) in names {
+                    for (kind, name) in self.mailbox.dirty.take_now() {
                         session.mark_dirty(kind, name);
                     }
                 }
@@ -126,7 +129,10 @@ impl<'a> Task<'a> {
                             self.count(&response);
                             permit.send(Ok(response));
                         }
-                        None => may_send = false,
+                        None => {
+                            may_send = false;
+                            self.shared.proxies.raise();
+                        }
                     }
                     continue;
                 }
@@ -150,6 +156,9 @@ impl<'a> Task<'a> {
         let Received { interest, verdict } = received.map_err(refuse)?;
         if let Some(interest) = interest {
             self.catalog.follow(&interest, &self.mailbox);
+        }
+        if verdict.is_some() {
+            self.shared.proxies.raise();
         }
         match verdict {
             Some((kind, Verdict::Ack(took))) => {
@@ -187,7 +196,9 @@ impl Drop for Task<'_> {
         // If a panic got us here, the session is still good for this.
         let session = self.stream.session.lock().unwrap_or_else(PoisonError::into_inner);
         self.catalog.leave(&session, &self.mailbox);
-        self.shared.proxies.remove(self.mailbox.id);
+        drop(session);
+        let told = *self.shared.cache.told().borrow();
+        self.shared.proxies.remove(self.mailbox.id, told, now());
         tracing::info!(node = self.stream.client.id, stream = self.mailbox.id, "an xDS client has gone");
     }
 }

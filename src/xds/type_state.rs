@@ -26,14 +26,14 @@ const MAX_OUTSTANDING: usize = 8;
 
 /// What the client has of a resource.
 #[derive(Clone, Debug)]
-enum Known {
+pub(super) enum Known {
     /// It said so when it came back.
     Version(Version),
     Resource(Arc<Resource>),
 }
 
 impl Known {
-    fn version(&self) -> Version {
+    pub(super) fn version(&self) -> Version {
         match self {
             Self::Version(version) => *version,
             Self::Resource(resource) => resource.version,
@@ -42,40 +42,40 @@ impl Known {
 }
 
 #[derive(Debug, Default)]
-struct Held {
-    sent: Option<Known>,
-    acked: Option<Known>,
+pub(super) struct Held {
+    pub(super) sent: Option<Known>,
+    pub(super) acked: Option<Known>,
     /// It was refused in this version, and is represented by what was ACKed until its content changes.
-    rejected: Option<Version>,
+    pub(super) rejected: Option<Version>,
 }
 
 #[derive(Debug)]
-struct Outstanding {
+pub(super) struct Outstanding {
     nonce: String,
     version: String,
     sent_at: Instant,
     /// When the oldest change in it happened, if it was a change that made it be sent.
     since: Option<Instant>,
     /// What it changed: a resource, or its absence.
-    contents: Vec<(Arc<str>, Option<Arc<Resource>>)>,
+    pub(super) contents: Vec<(Arc<str>, Option<Arc<Resource>>)>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct TypeState {
     pub(super) subscription: Subscription,
-    held: HashMap<Arc<str>, Held>,
-    dirty: BTreeSet<Arc<str>>,
-    asked: BTreeSet<Arc<str>>,
+    pub(super) held: HashMap<Arc<str>, Held>,
+    pub(super) dirty: BTreeSet<Arc<str>>,
+    pub(super) asked: BTreeSet<Arc<str>>,
     /// All of the wildcard is due.
     wildcard_due: bool,
     /// An answer is due even if there is nothing to say.
     answer_due: bool,
-    outstanding: VecDeque<Outstanding>,
+    pub(super) outstanding: VecDeque<Outstanding>,
     last_nonce: String,
     /// Since when a step waits for another type's ACK.
     held_back_since: Option<Instant>,
     /// The sum of the versions sent: the version of the set.
-    digest: u128,
+    pub(super) digest: u128,
     status: TypeStatus,
 }
 
@@ -102,7 +102,7 @@ impl TypeState {
         }
     }
 
-    fn has_work(&self) -> bool {
+    pub(super) fn has_work(&self) -> bool {
         self.wildcard_due || self.answer_due || !self.dirty.is_empty() || !self.asked.is_empty()
     }
 
