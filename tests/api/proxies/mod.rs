@@ -2,6 +2,7 @@
 //! xDS port.
 
 mod barrier;
+mod commands;
 mod convergence;
 mod standing;
 
@@ -52,4 +53,10 @@ async fn proxy(convoy: &Convoy, node: &str, services: &[&str]) -> Stream {
 fn refusal(of: &DeltaDiscoveryResponse, message: &str) -> DeltaDiscoveryRequest {
     let (type_url, response_nonce) = (of.type_url.clone(), of.nonce.clone());
     DeltaDiscoveryRequest { type_url, response_nonce, error_detail: ads::error(message), ..Default::default() }
+}
+
+/// Accepts what comes next.
+async fn accept(stream: &mut Stream) {
+    let pushed = stream.next().await;
+    stream.ack(&pushed).await;
 }

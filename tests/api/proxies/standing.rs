@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Stream, ask, proxy, refusal, weigh, with_services};
 use crate::support::{
-    ads::{CLUSTER, ENDPOINT},
+    ads::ENDPOINT,
     api::{Call, FACES, Face},
     server::Convoy,
     until,
@@ -60,15 +60,15 @@ async fn a_proxy_is_in_sync_with_a_revision() {
 async fn who_came_back_up_to_date_has_the_versions_that_it_brought() {
     let convoy = with_services(&["web"]).await;
     let mut stream: Stream = convoy.ads().await;
-    let clusters = stream.ask(ask("web-1", CLUSTER, &[])).await;
-    stream.ack(&clusters).await;
+    let endpoints = stream.ask(ask("web-1", ENDPOINT, &["web"])).await;
+    stream.ack(&endpoints).await;
     let first = shown(&convoy, "web-1", |proxy| proxy["sync"] == "synced").await;
     drop(stream);
     shown(&convoy, "web-1", |proxy| proxy["connected"] == false).await;
     let stream: Stream = convoy.ads().await;
-    let held = clusters.resources.iter().map(|resource| (resource.name.clone(), resource.version.clone()));
-    let request = DeltaDiscoveryRequest { initial_resource_versions: held.collect(), ..ask("web-1", CLUSTER, &[]) };
-    stream.say(request).await;
+    let held = endpoints.resources.iter().map(|resource| (resource.name.clone(), resource.version.clone()));
+    let versions = held.collect();
+    stream.say(DeltaDiscoveryRequest { initial_resource_versions: versions, ..ask("web-1", ENDPOINT, &["web"]) }).await;
     let back = shown(&convoy, "web-1", |proxy| proxy["connected"] == true && proxy["sync"] == "synced").await;
     let (was, is) = (&first["types"][0], &back["types"][0]);
     assert_eq!((&is["version_acked"], &is["version_sent"]), (&was["version_acked"], &was["version_acked"]), "{back}");
