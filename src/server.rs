@@ -28,7 +28,8 @@ use crate::{
     storage::{Opened, Storage, memory::MemoryStore, redb::RedbStore},
     telemetry::Metrics,
     xds::{
-        cache::Cache, convergence::Survey, fanout, protocol::Readiness, server::router, status::Proxies, stream::Shared,
+        cache::Cache, convergence::Survey, csds, fanout, health, protocol::Readiness, reflection, server::router,
+        status::Proxies, stream::Shared,
     },
 };
 
@@ -116,7 +117,7 @@ impl Server {
         xds: Shared,
         [http, grpc, xds_listener]: [TcpListener; 3],
     ) -> anyhow::Result<Self> {
-        let stopped = xds.stopping.clone();
+        let (stopped, survey) = (xds.stopping.clone(), api.survey.clone());
         let http_app = api::http::router(api.clone(), stopped.clone());
         let app = http_app.into_make_service_with_connect_info::<SocketAddr>();
         let until = wait_for_stop(stopped.clone());
@@ -126,7 +127,13 @@ impl Server {
         let routes = api::grpc::routes(api, stopped.clone()).await?;
         let until = wait_for_stop(stopped.clone());
         self.servers.spawn(async move { serve_grpc(routes, grpc, until).await.context("the gRPC server has failed") });
-        let routes = Routes::from(router(xds)).add_service(health().await);
+        let (health, farewell) = health::service(stopped.clone()).await;
+        self.core.spawn(async move {
+            farewell.await;
+            Ok(())
+        });
+        let routes = Routes::from(router(xds)).add_service(csds::service(survey)).add_service(health);
+        let routes = reflection::add_to(routes)?;
         let until = wait_for_stop(stopped);
         self.servers
             .spawn(async move { serve_grpc(routes, xds_listener, until).await.context("the xDS server has failed") });
@@ -220,11 +227,6 @@ async fn finite(task: impl Future<Output = ()>, stopping: watch::Receiver<bool>)
         () = wait_for_stop(stopping) => {}
     }
     Ok(())
-}
-
-async fn health() -> tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health> {
-    let (_, service) = tonic_health::server::health_reporter();
-    service
 }
 
 async fn serve_grpc(

@@ -129,7 +129,9 @@ fn sentence(barrier: &Barrier) -> String {
     let (proxies, missing) = (barrier.proxies, barrier.proxies.saturating_sub(barrier.acked));
     match (barrier.outcome(), proxies) {
         (BarrierOutcome::Complete, 0) => "complete: no proxy follows its service".into(),
-        (BarrierOutcome::Complete, _) => format!("complete: {proxies} proxies have accepted it, after {waited}"),
+        (BarrierOutcome::Complete, _) => {
+            format!("complete: {proxies} of {proxies} proxies have accepted it, after {waited}")
+        }
         _ => format!("incomplete: {missing} of {proxies} proxies may still send it requests, after {waited}"),
     }
 }
@@ -165,7 +167,7 @@ mod tests {
         use BarrierOutcome::{Complete, Incomplete};
         for (of, text) in [
             (barrier(Complete, 0, 0), "complete: no proxy follows its service"),
-            (barrier(Complete, 3, 3), "complete: 3 proxies have accepted it, after 312ms"),
+            (barrier(Complete, 3, 3), "complete: 3 of 3 proxies have accepted it, after 312ms"),
             (barrier(Incomplete, 3, 1), "incomplete: 2 of 3 proxies may still send it requests, after 312ms"),
         ] {
             assert_eq!(sentence(&of), text);

@@ -55,11 +55,10 @@ pub(super) async fn run(wait: &Wait, options: &Options, out: &mut dyn Write) -> 
 /// Who has the revision.
 pub(super) fn sentence(of: &Convergence) -> String {
     let Convergence { revision, told, proxies, converged, .. } = of;
-    match (of.complete, *proxies) {
-        (true, 0) => format!("No proxies are connected that could lack revision {revision}."),
-        (true, _) => format!("All {proxies} proxies have revision {revision}."),
-        (false, _) if told < revision => format!("Revision {revision} is still on its way; {told} has been told."),
-        (false, _) => format!("{converged} of {proxies} proxies have revision {revision}."),
+    match proxies {
+        _ if told < revision => format!("Revision {revision}: it is still on its way; {told} has been told."),
+        0 => format!("Revision {revision}: no proxies are connected that could lack it."),
+        _ => format!("Revision {revision}: {converged} of {proxies} proxies have it."),
     }
 }
 
@@ -113,10 +112,10 @@ web-1  routes     REJECTED                      bad route
     #[test]
     fn a_sentence_sums_it_up() {
         for (complete, told, proxies, converged, text) in [
-            (true, 7, 0, 0, "No proxies are connected that could lack revision 7."),
-            (true, 7, 3, 3, "All 3 proxies have revision 7."),
-            (false, 7, 3, 1, "1 of 3 proxies have revision 7."),
-            (false, 6, 3, 0, "Revision 7 is still on its way; 6 has been told."),
+            (true, 7, 0, 0, "Revision 7: no proxies are connected that could lack it."),
+            (true, 7, 3, 3, "Revision 7: 3 of 3 proxies have it."),
+            (false, 7, 3, 1, "Revision 7: 1 of 3 proxies have it."),
+            (false, 6, 3, 0, "Revision 7: it is still on its way; 6 has been told."),
         ] {
             let lagging = Vec::new();
             assert_eq!(sentence(&Convergence { revision: 7, told, complete, proxies, converged, lagging }), text);

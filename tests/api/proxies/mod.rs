@@ -4,6 +4,7 @@
 mod barrier;
 mod commands;
 mod convergence;
+mod csds;
 mod standing;
 
 use convoy_client::proto::{RegisterResponse, Registration};
