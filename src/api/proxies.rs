@@ -10,7 +10,11 @@ use crate::{
     model::{Invalid, Namespace, ResourceType, Revision, ServiceKey, parse},
     registry::command::Error,
     translate::names::clusters_of,
-    xds::{holdings::describe, standing::Holding},
+    xds::{
+        holdings::describe,
+        standing::Holding,
+        status::{Stream, in_order},
+    },
 };
 
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
@@ -38,6 +42,7 @@ impl Api {
         let kind = optional(&request.r#type, resource_type)?;
         let mut streams = self.survey.proxies.streams();
         streams.retain(|stream| stream.client.id == request.node);
+        in_order(&mut streams);
         if streams.is_empty() {
             return Err(Error::NotFound { kind: "connected proxy", name: quoted(&request.node) }.into());
         }
@@ -45,7 +50,7 @@ impl Api {
             let named = request.name.is_empty() || *holding.name == *request.name;
             named && kind.is_none_or(|kind| kind == holding.kind)
         };
-        let of_stream = |stream: &Arc<crate::xds::status::Stream>| {
+        let of_stream = |stream: &Arc<Stream>| {
             let address = stream.address();
             stream.holdings(wanted).into_iter().map(move |holding| describe(holding, &address)).collect::<Vec<_>>()
         };

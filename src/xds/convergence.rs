@@ -14,7 +14,7 @@ use super::{
     cache::Cache,
     departed::Departed,
     standing::Lag,
-    status::{Proxies, Stream},
+    status::{Proxies, Stream, in_order},
 };
 use crate::{
     model::{Namespace, Revision, wire},
@@ -50,7 +50,8 @@ impl Survey {
         let mut streams = self.proxies.streams();
         streams.retain(|stream| namespace.is_none_or(|wanted| stream.client.view.namespace == *wanted));
         let lags = |stream: &&Arc<Stream>| stream.look(|standing| standing.synced(told)) < Some(revision);
-        let lagging: Vec<&Arc<Stream>> = streams.iter().filter(lags).collect();
+        let mut lagging: Vec<Arc<Stream>> = streams.iter().filter(lags).cloned().collect();
+        in_order(&mut lagging);
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         proto::Convergence {
             revision: revision.0,

@@ -27,7 +27,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     convergence::Survey,
     standing::{Holding, any},
-    status::Stream,
+    status::{Stream, in_order},
 };
 use crate::model::Revision;
 
@@ -75,7 +75,9 @@ impl ClientStatusDiscoveryService for Csds {
 fn answer(survey: &Survey, request: &ClientStatusRequest) -> Result<ClientStatusResponse, Status> {
     let matchers = parse(&request.node_matchers)?;
     let (mut config, mut bytes) = (Vec::new(), 0);
-    for stream in survey.proxies.streams() {
+    let mut streams = survey.proxies.streams();
+    in_order(&mut streams);
+    for stream in streams {
         // Without matchers, all are asked for.
         if matchers.is_empty() || matchers.iter().any(|matcher| matcher.matches(&stream.client.id)) {
             let client = client_config(&stream, request.exclude_resource_contents);

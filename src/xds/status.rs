@@ -57,11 +57,13 @@ impl Proxies {
         self.raise();
     }
 
-    /// The stream has ended; up to `told` everything had been marked in its mailbox.
+    /// The stream has ended; up to `told` everything was marked in its mailbox. It is still in the index: one that looks
+    /// sees it as it was, here or among the departed.
     pub fn remove(&self, id: u64, told: Revision, now: Now) {
-        let Some((_, Connected { since, stream })) = self.streams.remove(&id) else { return };
+        let Some((since, stream)) = self.streams.get(&id).map(|one| (one.since, one.stream.clone())) else { return };
         let departed = stream.departed(told, now);
         lock(&self.departed).remember(departed, since);
+        self.streams.remove(&id);
         self.raise();
     }
 
@@ -75,11 +77,9 @@ impl Proxies {
         self.changed.notified()
     }
 
-    /// By node id, then connection time.
+    /// Those connected, in no order.
     pub fn streams(&self) -> Vec<Arc<Stream>> {
-        let mut streams: Vec<Arc<Stream>> = self.streams.iter().map(|connected| connected.stream.clone()).collect();
-        streams.sort_by(|a, b| (&a.client.id, a.connected_at).cmp(&(&b.client.id, b.connected_at)));
-        streams
+        self.streams.iter().map(|connected| connected.stream.clone()).collect()
     }
 
     /// Who has left in the last minutes, back or not.
@@ -87,11 +87,16 @@ impl Proxies {
         lock(&self.departed).all(Instant::now())
     }
 
-    /// Of a node, or all: who is connected, and who has left and is not back; by node id, then connection time.
+    /// Of a node, or all: who is connected, and who has left and is not back; by node id, then connection time. Metadata
+    /// is told only of one node: of all it would be too much.
     pub fn list(&self, node: Option<&str>, told: Revision) -> Vec<proto::Proxy> {
         let wanted = |id: &str| node.is_none_or(|node| node == id);
         let streams = self.streams().into_iter().filter(|stream| wanted(&stream.client.id));
-        let mut proxies: Vec<proto::Proxy> = streams.map(|stream| stream.describe(told)).collect();
+        let describe = |stream: Arc<Stream>| {
+            let metadata = node.map(|_| stream.client.metadata.to_string());
+            proto::Proxy { metadata: metadata.unwrap_or_default(), ..stream.describe(told) }
+        };
+        let mut proxies: Vec<proto::Proxy> = streams.map(describe).collect();
         let back: BTreeSet<String> = proxies.iter().map(|proxy| proxy.node.clone()).collect();
         let departed = self.departed();
         let gone = departed.iter().map(|departed| &departed.proxy);
@@ -99,6 +104,11 @@ impl Proxies {
         proxies.sort_by(|a, b| (&a.node, key(a)).cmp(&(&b.node, key(b))));
         proxies
     }
+}
+
+/// By node id, then connection time.
+pub fn in_order(streams: &mut [Arc<Stream>]) {
+    streams.sort_by(|a, b| (&a.client.id, a.connected_at).cmp(&(&b.client.id, b.connected_at)));
 }
 
 fn key(proxy: &proto::Proxy) -> Option<(i64, i32)> {
@@ -220,7 +230,7 @@ impl Stream {
             synced_revision: synced,
             types,
             locality: wire::locality(&client.locality),
-            metadata: if client.metadata.is_null() { String::new() } else { client.metadata.to_string() },
+            metadata: String::new(),
             connected: true,
             left_at: None,
         }

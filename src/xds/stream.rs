@@ -193,12 +193,12 @@ impl<'a> Task<'a> {
 
 impl Drop for Task<'_> {
     fn drop(&mut self) {
+        // While it is in the index: what is told later goes past it.
+        let told = *self.shared.cache.told().borrow();
+        self.shared.proxies.remove(self.mailbox.id, told, now());
         // If a panic got us here, the session is still good for this.
         let session = self.stream.session.lock().unwrap_or_else(PoisonError::into_inner);
         self.catalog.leave(&session, &self.mailbox);
-        drop(session);
-        let told = *self.shared.cache.told().borrow();
-        self.shared.proxies.remove(self.mailbox.id, told, now());
         tracing::info!(node = self.stream.client.id, stream = self.mailbox.id, "an xDS client has gone");
     }
 }
