@@ -97,7 +97,7 @@ impl Server {
         }
 
         let proxies = Arc::new(Proxies::default());
-        let survey = Survey { cache: cache.clone(), proxies: proxies.clone(), stopping: stopped.clone() };
+        let survey = Survey::new(cache.clone(), proxies.clone(), stopped.clone());
         let api = Api { registry: registry.clone(), survey, metrics: metrics.clone() };
         let server = Self {
             http: http.local_addr()?,

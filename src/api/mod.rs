@@ -96,13 +96,15 @@ impl Api {
         let key = parse::instance_key(&request.namespace, &request.service, &request.id)?;
         let time = parse::drain_time(request.drain_time)?;
         let wait = parse::wait("wait", request.wait)?;
+        // Nothing is drained if nobody could wait for it.
+        let wait = wait.map(|wait| self.survey.place().map(|place| (wait, place))).transpose()?;
         let service = key.service.clone();
         let outcome = self.registry.drain(key, request.incarnation.map(Incarnation), time).await?;
         let instance = outcome.instances.first();
         // One that drained before did so at the revision it has.
         let revision = instance.map_or(outcome.revision, |instance| instance.revision);
         let barrier = match wait {
-            Some(wait) => Some(self.barrier(&service, revision, wait).await),
+            Some((wait, place)) => Some(self.barrier(&service, revision, wait, place).await),
             None => None,
         };
         let drain_time = instance.and_then(|instance| instance.value.drain).map_or(Duration::ZERO, |drain| drain.time);

@@ -11,6 +11,7 @@ use crate::{
     registry::command::Error,
     translate::names::clusters_of,
     xds::{
+        convergence::Place,
         holdings::describe,
         standing::Holding,
         status::{Stream, in_order},
@@ -69,16 +70,22 @@ impl Api {
         let namespace = optional(&request.namespace, |name| Namespace::parse("namespace", name))?;
         let timeout = parse::wait("timeout", request.timeout)?.unwrap_or(DEFAULT_WAIT);
         let revision = self.asked_or_present(request.revision);
-        Ok(self.survey.converged(revision, namespace.as_ref(), Instant::now() + timeout).await)
+        Ok(self.survey.converged(revision, namespace.as_ref(), Instant::now() + timeout, self.survey.place()?).await)
     }
 
     /// Waits until no proxy picks an instance of the service any more that left it at a revision.
-    pub(super) async fn barrier(&self, service: &ServiceKey, revision: Revision, wait: Duration) -> proto::Barrier {
+    pub(super) async fn barrier(
+        &self,
+        service: &ServiceKey,
+        revision: Revision,
+        wait: Duration,
+        place: Place<'_>,
+    ) -> proto::Barrier {
         let deadline = Instant::now() + wait;
         let snapshot = self.registry.snapshot();
         let clusters: Vec<Arc<str>> =
             snapshot.services.get(service).map(|state| clusters_of(state).collect()).unwrap_or_default();
-        self.survey.barrier(&clusters, revision, deadline).await
+        self.survey.barrier(&clusters, revision, deadline, place).await
     }
 
     fn asked_or_present(&self, revision: Option<u64>) -> Revision {

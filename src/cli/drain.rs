@@ -55,7 +55,7 @@ pub(super) async fn run(drain: &Drain, options: &Options, out: &mut dyn Write) -
     let (namespace, name) = (options.namespace(), format!("{service}/{id}"));
     let started = Instant::now();
     let wait = drain.wait.then(|| options.wait());
-    let client = wait.map_or_else(|| options.client(), |wait| options.waiting_client(wait))?;
+    let client = if drain.wait { options.waiting_client()? } else { options.client()? };
     let answer = client
         .drain(DrainRequest {
             namespace: namespace.clone(),

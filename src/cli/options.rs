@@ -49,9 +49,9 @@ impl Options {
         Ok(Client::new(&self.server)?.with_deadline(self.timeout()))
     }
 
-    /// A client for calls that wait so long at the server.
-    pub(super) fn waiting_client(&self, wait: Duration) -> Result<Client, Error> {
-        Ok(Client::new(&self.server)?.with_deadline(wait + TIMEOUT))
+    /// A client for calls that wait at the server: the timeout is that of the wait.
+    pub(super) fn waiting_client(&self) -> Result<Client, Error> {
+        Ok(Client::new(&self.server)?.with_deadline(TIMEOUT))
     }
 
     /// How long each call may take.

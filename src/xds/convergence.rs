@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, pin::pin, sync::Arc, time::Duration};
 
 use convoy_client::proto::{self, BarrierOutcome};
 use tokio::{
-    sync::watch,
-    time::{Instant, sleep_until},
+    sync::{Semaphore, SemaphorePermit, watch},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use super::{
@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     model::{Namespace, Revision, wire},
+    registry::command::Error,
     translate::ResourceType,
 };
 
@@ -25,6 +26,10 @@ use crate::{
 const MAX_LAGGING: usize = 100;
 /// A wait looks again at most this often: a look costs as much as there are proxies.
 const PACE: Duration = Duration::from_millis(10);
+/// All looks of all waits together take at most a fifth of one core's time.
+const SHARE: u32 = 4;
+/// Calls that wait at a time; more are refused.
+const MAX_WAITING: usize = 1000;
 /// What was ACKed is in use after this: Envoy hands it to its workers after the ACK.
 const APPLIED_AFTER: Duration = Duration::from_millis(250);
 
@@ -35,9 +40,23 @@ pub struct Survey {
     pub proxies: Arc<Proxies>,
     /// A wait ends when Convoy stops.
     pub stopping: watch::Receiver<bool>,
+    waiting: Arc<Semaphore>,
+    /// Who waits looks when it is its turn.
+    turns: Arc<Semaphore>,
 }
 
 impl Survey {
+    pub fn new(cache: Arc<Cache>, proxies: Arc<Proxies>, stopping: watch::Receiver<bool>) -> Self {
+        let (waiting, turns) = (Arc::new(Semaphore::new(MAX_WAITING)), Arc::new(Semaphore::new(1)));
+        Self { cache, proxies, stopping, waiting, turns }
+    }
+
+    /// A place for a call that waits; it is given back when dropped.
+    pub fn place(&self) -> Result<Place<'_>, Error> {
+        let place = self.waiting.try_acquire();
+        place.map(Place).map_err(|_| Error::LimitReached { what: "calls that wait".into(), limit: MAX_WAITING })
+    }
+
     /// Up to which revision every change has been told to those whom it concerns.
     pub fn told(&self) -> Revision {
         *self.cache.told().borrow()
@@ -69,6 +88,7 @@ impl Survey {
         revision: Revision,
         namespace: Option<&Namespace>,
         deadline: Instant,
+        _place: Place<'_>,
     ) -> proto::Convergence {
         self.wait(deadline, || {
             let seen = self.convergence(revision, namespace);
@@ -78,7 +98,13 @@ impl Survey {
     }
 
     /// Waits for the drain barrier: no proxy picks an instance of these clusters any more that left them at a revision.
-    pub async fn barrier(&self, clusters: &[Arc<str>], revision: Revision, deadline: Instant) -> proto::Barrier {
+    pub async fn barrier(
+        &self,
+        clusters: &[Arc<str>],
+        revision: Revision,
+        deadline: Instant,
+        _place: Place<'_>,
+    ) -> proto::Barrier {
         let started = Instant::now();
         let judged = self.wait(deadline, || {
             let judged = judge(self.followers(clusters, revision));
@@ -106,11 +132,16 @@ impl Survey {
             told.mark_unchanged();
             let mut changed = pin!(self.proxies.changed());
             changed.as_mut().enable();
+            // At the deadline there is a last look, whosever turn it is.
+            let turn = timeout_at(deadline, self.turns.acquire()).await;
+            let begun = Instant::now();
             let (done, seen) = look();
             let now = Instant::now();
             if done || now >= deadline || *stopping.borrow() {
                 return seen;
             }
+            sleep_until(deadline.min(now + (now - begun) * SHARE)).await;
+            drop(turn);
             tokio::select! {
                 // The cache outlives those who look at it; the sender's end is a stop.
                 _ = told.changed() => {}
@@ -122,6 +153,10 @@ impl Survey {
         }
     }
 }
+
+/// See [`Survey::place`].
+#[derive(Debug)]
+pub struct Place<'a>(#[expect(dead_code, reason = "it is held, and dropped")] SemaphorePermit<'a>);
 
 /// What keeps it from having everything.
 fn laggard(proxy: proto::Proxy) -> proto::Laggard {

@@ -40,7 +40,7 @@ pub(super) async fn run(wait: &Wait, options: &Options, out: &mut dyn Write) -> 
         namespace: options.namespace_if_set(),
         timeout: Some(convoy_client::duration(timeout)),
     };
-    let answer = options.waiting_client(timeout)?.wait_for_convergence(request).await?;
+    let answer = options.waiting_client()?.wait_for_convergence(request).await?;
     let names: Vec<String> = answer.lagging.iter().map(|laggard| laggard.node.clone()).collect();
     let said = sentence(&answer);
     if options.for_people() && answer.complete {
