@@ -10,7 +10,7 @@ use super::{
     cache::{Cache, Definitions},
     protocol::Readiness,
 };
-use crate::registry::state::Dirty;
+use crate::{model::Revision, registry::state::Dirty};
 
 /// Route configurations hold all services: they are rebuilt at most this often, so that a new service can be reached
 /// within 100 ms, and those of a large mesh for at most a tenth of the time.
@@ -24,11 +24,16 @@ pub async fn run(cache: Arc<Cache>) {
     let mut routes_at = Instant::now();
     let mut routes_due = false;
     let mut published = cache.registry().published();
+    // Up to here all but the routes has been told. A new revision may be published at any time: what is taken, or is
+    // not there, after one was read, is of that revision at least.
+    let mut passed = Revision::default();
     loop {
-        // The revision is read first: what is marked later may be of a later one.
         let revision = *published.borrow_and_update();
-        if !routes_due && cache.registry().is_clean() {
-            cache.set_told(revision);
+        if cache.registry().is_clean() {
+            passed = revision;
+        }
+        if !routes_due {
+            cache.set_told(passed);
         }
         tokio::select! {
             dirty = cache.registry().dirty() => {
@@ -45,6 +50,7 @@ pub async fn run(cache: Arc<Cache>) {
                         routes_due = true;
                     }
                 }
+                passed = revision;
             }
             () = sleep_until(routes_at), if routes_due => {}
             // Not every revision changes what somebody is told. The registry outlives its fan-out.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{proxy, refusal, weigh, with_services};
 use crate::support::{
     api::{Call, FACES, Face},
+    sample::instances,
     server::Convoy,
     within,
 };
@@ -85,6 +86,23 @@ async fn without_proxies_it_is_reached_and_a_revision_to_come_is_not() {
         let refused = convoy.api.http.get(path).await;
         assert_eq!((refused.status, &refused.json()["error"]["field"]), (400, &json!(field)), "{path}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_without_end_hold_no_revision_up() {
+    let convoy = with_services(&["web"]).await;
+    let api = convoy.api.clone();
+    let churn = tokio::spawn(async move {
+        for number in 0.. {
+            // A new service is the most that can change.
+            api.register(instances(&format!("s{number}"), 1..2)).await.expect("registered");
+        }
+    });
+    for _ in 0..20 {
+        let told = wait(&convoy, Face::Grpc, None, 60_000).await;
+        assert_eq!(told["complete"], true, "{told}");
+    }
+    churn.abort();
 }
 
 #[tokio::test]
