@@ -5,7 +5,7 @@ use std::{env, path::PathBuf};
 use prost::Message;
 
 const FILES: [&str; 3] = ["convoy/v1/types.proto", "convoy/v1/registry.proto", "convoy/v1/proxies.proto"];
-const DURATIONS: [&str; 9] = [
+const DURATIONS: [&str; 12] = [
     "Sla.latency_p50",
     "Sla.latency_p99",
     "Lease.ttl",
@@ -13,12 +13,24 @@ const DURATIONS: [&str; 9] = [
     "Service.drain_time",
     "RegisterRequest.ttl",
     "DrainRequest.drain_time",
+    "DrainRequest.wait",
     "DrainResponse.drain_time",
+    "Barrier.waited",
     "PutServiceRequest.drain_time",
+    "WaitForConvergenceRequest.timeout",
 ];
-const TIMES: [&str; 5] =
-    ["Health.since", "Instance.registered_at", "Proxy.connected_at", "ProxyType.acked_at", "Nack.at"];
-const ENUMS: [(&str, &str); 8] = [
+const TIMES: [&str; 8] = [
+    "Health.since",
+    "Instance.registered_at",
+    "Proxy.connected_at",
+    "Proxy.left_at",
+    "ProxyType.acked_at",
+    "Nack.at",
+    "Laggard.connected_at",
+    "MissingProxy.left_at",
+];
+const ANYS: [&str; 1] = ["ProxyResource.resource"];
+const ENUMS: [(&str, &str); 12] = [
     ("Port.protocol", "Protocol"),
     ("ServicePort.protocol", "Protocol"),
     ("Health.verdict", "Verdict"),
@@ -26,10 +38,14 @@ const ENUMS: [(&str, &str); 8] = [
     ("WatchEvent.kind", "WatchKind"),
     ("WatchEvent.cause", "RemovalCause"),
     ("Proxy.dialect", "Dialect"),
+    ("Proxy.sync", "SyncState"),
     ("ProxyType.sync", "SyncState"),
+    ("ProxyResource.sync", "SyncState"),
+    ("Barrier.outcome", "BarrierOutcome"),
+    ("MissingProxy.reason", "MissingReason"),
 ];
 /// What is left out of JSON when absent.
-const OPTIONAL: [&str; 26] = [
+const OPTIONAL: [&str; 32] = [
     "Registration.weight",
     "Registration.ready",
     "Registration.locality",
@@ -51,11 +67,17 @@ const OPTIONAL: [&str; 26] = [
     "DeregisterRequest.incarnation",
     "DrainRequest.incarnation",
     "DrainResponse.instance",
+    "DrainResponse.barrier",
     "PutServiceResponse.service",
     "PutServiceRequest.exports",
     "Service.exports",
     "WatchEvent.instance",
+    "Proxy.locality",
+    "Proxy.synced_revision",
     "ProxyType.last_nack",
+    "ProxyType.synced_revision",
+    "GetConvergenceRequest.revision",
+    "WaitForConvergenceRequest.revision",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -74,6 +96,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     for field in TIMES {
         let with = "#[serde(with = \"crate::json::time\", skip_serializing_if = \"Option::is_none\")]";
+        config = config.field_attribute(format!(".convoy.v1.{field}"), with);
+    }
+    for field in ANYS {
+        let with = "#[serde(with = \"crate::json::any\", skip_serializing_if = \"Option::is_none\")]";
         config = config.field_attribute(format!(".convoy.v1.{field}"), with);
     }
     for (field, name) in ENUMS {

@@ -2,6 +2,7 @@
 //!
 //! In reading order, each knowing only those above it:
 
+pub mod any_json;
 pub mod dirty;
 pub mod model;
 pub mod telemetry;

@@ -29,8 +29,8 @@ use crate::{
     storage::{Opened, Storage, memory::MemoryStore, redb::RedbStore},
     telemetry::Metrics,
     xds::{
-        admission::Admission, cache::Cache, fanout, protocol::Readiness, server::router, status::Proxies,
-        stream::Shared,
+        admission::Admission, cache::Cache, convergence::Survey, csds, fanout, health, protocol::Readiness, reflection,
+        server::router, status::Proxies, stream::Shared,
     },
 };
 
@@ -130,7 +130,8 @@ impl Server {
         }
 
         let proxies = Arc::new(Proxies::default());
-        let api = Api { registry: registry.clone(), proxies: proxies.clone(), metrics: metrics.clone() };
+        let survey = Survey::new(cache.clone(), proxies.clone(), stopped.clone());
+        let api = Api { registry: registry.clone(), survey, metrics: metrics.clone() };
         let admission = Admission::new(config.cold_starts, config.max_stream_age);
         let server = Self {
             http: http.local_addr()?,
@@ -151,7 +152,7 @@ impl Server {
         xds: Shared,
         [http, grpc, xds_listener]: [TcpListener; 3],
     ) -> anyhow::Result<Self> {
-        let stopped = xds.stopping.clone();
+        let (stopped, survey) = (xds.stopping.clone(), api.survey.clone());
         let http_app = api::http::router(api.clone(), stopped.clone());
         let app = http_app.into_make_service_with_connect_info::<SocketAddr>();
         let until = wait_for_stop(stopped.clone());
@@ -161,7 +162,13 @@ impl Server {
         let routes = api::grpc::routes(api, stopped.clone()).await?;
         let until = wait_for_stop(stopped.clone());
         self.servers.spawn(async move { serve_grpc(routes, grpc, until).await.context("the gRPC server has failed") });
-        let routes = Routes::from(router(xds)).add_service(health().await);
+        let (health, farewell) = health::service(stopped.clone()).await;
+        self.core.spawn(async move {
+            farewell.await;
+            Ok(())
+        });
+        let routes = Routes::from(router(xds)).add_service(csds::service(survey)).add_service(health);
+        let routes = reflection::add_to(routes)?;
         let until = wait_for_stop(stopped);
         let serving = async move { serve_grpc(routes, xds_listener, until).await.context("the xDS server has failed") };
         self.servers.spawn_on(serving, self.fanout.handle());
@@ -255,11 +262,6 @@ async fn finite(task: impl Future<Output = ()>, stopping: watch::Receiver<bool>)
         () = wait_for_stop(stopping) => {}
     }
     Ok(())
-}
-
-async fn health() -> tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health> {
-    let (_, service) = tonic_health::server::health_reporter();
-    service
 }
 
 async fn serve_grpc(

@@ -22,6 +22,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a call may take, unless set otherwise.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// How long the server waits for convergence if it is not told.
+const DEFAULT_WAIT: prost_types::Duration = prost_types::Duration { seconds: 30, nanos: 0 };
 /// A list of 10 000 instances with 32 KiB of metadata each does not fit in gRPC's usual 4 MiB.
 const LARGEST_ANSWER: usize = 512 * 1024 * 1024;
 
@@ -88,9 +90,6 @@ impl Client {
         heartbeat(HeartbeatRequest) -> HeartbeatResponse of registry;
         /// Removes an instance at once.
         deregister(DeregisterRequest) -> DeregisterResponse of registry;
-        /// Takes an instance out of traffic, and removes it after its drain time. It does not wait for that; see
-        /// [`Client::wait_until_gone`].
-        drain(DrainRequest) -> DrainResponse of registry;
         /// One instance.
         get_instance(GetInstanceRequest) -> Instance of registry;
         /// The instances of a service, by id.
@@ -103,8 +102,45 @@ impl Client {
         put_service(PutServiceRequest) -> PutServiceResponse of registry;
         /// Removes a service that has no instances.
         delete_service(DeleteServiceRequest) -> DeleteServiceResponse of registry;
-        /// The xDS clients connected.
+        /// The xDS clients connected, and those that have just left.
         list_proxies(ListProxiesRequest) -> ListProxiesResponse of proxies;
+        /// All streams of one node id.
+        get_proxy(GetProxyRequest) -> GetProxyResponse of proxies;
+        /// What a proxy has of each resource, as far as Convoy knows.
+        get_proxy_config(GetProxyConfigRequest) -> GetProxyConfigResponse of proxies;
+        /// Who has everything up to a revision.
+        get_convergence(GetConvergenceRequest) -> Convergence of proxies;
+    }
+
+    /// Takes an instance out of traffic, and removes it after its drain time. It does not wait for that; see
+    /// [`Client::wait_until_gone`]. With `wait` in the request the answer waits until no proxy picks the instance any
+    /// more, for so long beyond the client's deadline.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn drain(&self, request: proto::DrainRequest) -> Result<proto::DrainResponse, Error> {
+        let patient = self.patient(request.wait.unwrap_or_default());
+        patient.within_deadline(patient.registry.clone().drain(patient.timed(request))).await
+    }
+
+    /// Who has everything up to a revision, when all have it or the request's time is over, which may be so long beyond
+    /// the client's deadline.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn wait_for_convergence(
+        &self,
+        request: proto::WaitForConvergenceRequest,
+    ) -> Result<proto::Convergence, Error> {
+        let patient = self.patient(request.timeout.unwrap_or(DEFAULT_WAIT));
+        patient.within_deadline(patient.proxies.clone().wait_for_convergence(patient.timed(request))).await
+    }
+
+    /// A client for a call that waits so long at the server.
+    fn patient(&self, wait: prost_types::Duration) -> Self {
+        // The server refuses what is no time to wait, at once.
+        let wait = Duration::try_from(wait).unwrap_or_default();
+        self.clone().with_deadline(self.deadline.saturating_add(wait))
     }
 
     /// What there is, then every change, for ever: the watch goes on by itself when the stream breaks.

@@ -88,6 +88,37 @@ pub(crate) mod time {
     }
 }
 
+/// A message of another API, which this crate cannot read: its type, and its bytes in base64.
+pub(crate) mod any {
+    use std::borrow::Cow;
+
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Opaque<'a> {
+        #[serde(rename = "@type")]
+        type_url: Cow<'a, str>,
+        value: String,
+    }
+
+    pub(crate) fn serialize<S: Serializer>(value: &Option<prost_types::Any>, serializer: S) -> Result<S::Ok, S::Error> {
+        let opaque = value
+            .as_ref()
+            .map(|any| Opaque { type_url: any.type_url.as_str().into(), value: BASE64_STANDARD.encode(&any.value) });
+        opaque.serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<prost_types::Any>, D::Error> {
+        let Some(opaque) = Option::<Opaque<'de>>::deserialize(deserializer)? else { return Ok(None) };
+        let value = BASE64_STANDARD.decode(&opaque.value).map_err(D::Error::custom)?;
+        Ok(Some(prost_types::Any { type_url: opaque.type_url.into_owned(), value }))
+    }
+}
+
 /// An enum of the API, by its names.
 pub(crate) trait Named: TryFrom<i32> + Copy {
     const PREFIX: &'static str;
@@ -128,7 +159,8 @@ macro_rules! named {
 
 named!(
     Protocol "PROTOCOL_", Verdict "VERDICT_", LeaseOutcome "LEASE_OUTCOME_", WatchKind "WATCH_KIND_",
-    RemovalCause "REMOVAL_CAUSE_", Dialect "DIALECT_", SyncState "SYNC_STATE_"
+    RemovalCause "REMOVAL_CAUSE_", Dialect "DIALECT_", SyncState "SYNC_STATE_",
+    BarrierOutcome "BARRIER_OUTCOME_", MissingReason "MISSING_REASON_"
 );
 
 fn short_name<E: Named>(value: E) -> String {
@@ -196,6 +228,15 @@ mod tests {
         assert_eq!(registration.ports[0].protocol(), proto::Protocol::Http);
         assert_eq!(registration.sla.and_then(|sla| sla.latency_p99).map(|d| d.nanos), Some(50_000_000));
         assert_eq!(registration.weight, None);
+    }
+
+    #[test]
+    fn a_foreign_message_is_its_type_and_its_bytes() {
+        let any = prost_types::Any { type_url: "type.googleapis.com/a.B".into(), value: vec![0, 1, 255] };
+        let resource = proto::ProxyResource { resource: Some(any), ..Default::default() };
+        let text = serde_json::to_string(&resource).expect("written");
+        assert!(text.contains(r#""resource":{"@type":"type.googleapis.com/a.B","value":"AAH/"}"#), "{text}");
+        assert_eq!(serde_json::from_str::<proto::ProxyResource>(&text).expect("read"), resource);
     }
 
     #[test]

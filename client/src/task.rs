@@ -170,7 +170,8 @@ impl Task {
         let (namespace, service, id) = self.name();
         let drain_time = drain_time.map(crate::duration);
         let incarnation = self.request.incarnation;
-        let answer = self.client.drain(DrainRequest { namespace, service, id, incarnation, drain_time }).await?;
+        let answer =
+            self.client.drain(DrainRequest { namespace, service, id, incarnation, drain_time, wait: None }).await?;
         self.happened(Event::Leaving);
         Ok(answer.drain_time.and_then(|time| Duration::try_from(time).ok()).unwrap_or_default())
     }

@@ -171,8 +171,36 @@ impl Registry for Shell {
 impl Proxies for Shell {
     async fn list_proxies(
         &self,
-        _: Request<proto::ListProxiesRequest>,
+        request: Request<proto::ListProxiesRequest>,
     ) -> Result<Response<proto::ListProxiesResponse>, Status> {
-        Ok(Response::new(self.api.list_proxies()))
+        Ok(Response::new(self.api.list_proxies(request.get_ref())?))
+    }
+
+    async fn get_proxy(
+        &self,
+        request: Request<proto::GetProxyRequest>,
+    ) -> Result<Response<proto::GetProxyResponse>, Status> {
+        Ok(Response::new(self.api.get_proxy(request.get_ref())?))
+    }
+
+    async fn get_proxy_config(
+        &self,
+        request: Request<proto::GetProxyConfigRequest>,
+    ) -> Result<Response<proto::GetProxyConfigResponse>, Status> {
+        Ok(Response::new(self.api.get_proxy_config(request.get_ref())?))
+    }
+
+    async fn get_convergence(
+        &self,
+        request: Request<proto::GetConvergenceRequest>,
+    ) -> Result<Response<proto::Convergence>, Status> {
+        Ok(Response::new(self.api.get_convergence(request.get_ref())?))
+    }
+
+    async fn wait_for_convergence(
+        &self,
+        request: Request<proto::WaitForConvergenceRequest>,
+    ) -> Result<Response<proto::Convergence>, Status> {
+        Ok(Response::new(self.api.wait_for_convergence(request.get_ref()).await?))
     }
 }

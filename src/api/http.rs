@@ -1,5 +1,7 @@
 //! The HTTP/JSON shell: paths and bodies → the API's calls.
 
+mod proxies;
+
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
@@ -45,7 +47,7 @@ pub fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
         .route("/v1/leases/{id}/heartbeat", post(heartbeat_one))
         .route("/v1/heartbeats", post(heartbeat_many))
         .route("/v1/services", get(list_services))
-        .route("/v1/proxies", get(list_proxies))
+        .merge(proxies::router())
         .route("/v1/watch", get(watch_events))
         .route("/metrics", get(metrics))
         .route("/livez", get(ok))
@@ -280,10 +282,6 @@ async fn list_services(
 ) -> Answer<proto::ListServicesResponse> {
     let namespace = parsed(query)?.namespace;
     shell.api.list_services(&proto::ListServicesRequest { namespace }).map(Json)
-}
-
-async fn list_proxies(State(shell): Shared) -> Json<proto::ListProxiesResponse> {
-    Json(shell.api.list_proxies())
 }
 
 /// Server-sent events: `event` is the kind, `id` the token, `data` the event. `Last-Event-ID` resumes.

@@ -4,6 +4,7 @@
 pub mod error;
 pub mod grpc;
 pub mod http;
+mod proxies;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -25,14 +26,14 @@ use crate::{
         watch::{Filter, Step, Watch},
     },
     telemetry::Metrics,
-    xds::status::Proxies,
+    xds::convergence::Survey,
 };
 
 /// The calls. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Api {
     pub registry: Registry,
-    pub proxies: Arc<Proxies>,
+    pub survey: Survey,
     pub metrics: Arc<Metrics>,
 }
 
@@ -94,13 +95,24 @@ impl Api {
     pub async fn drain(&self, request: proto::DrainRequest) -> Result<proto::DrainResponse, Problem> {
         let key = parse::instance_key(&request.namespace, &request.service, &request.id)?;
         let time = parse::drain_time(request.drain_time)?;
+        let wait = parse::wait("wait", request.wait)?;
+        // Nothing is drained if nobody could wait for it.
+        let wait = wait.map(|wait| self.survey.place().map(|place| (wait, place))).transpose()?;
+        let service = key.service.clone();
         let outcome = self.registry.drain(key, request.incarnation.map(Incarnation), time).await?;
         let instance = outcome.instances.first();
+        // One that drained before did so at the revision it has.
+        let revision = instance.map_or(outcome.revision, |instance| instance.revision);
+        let barrier = match wait {
+            Some((wait, place)) => Some(self.barrier(&service, revision, wait, place).await),
+            None => None,
+        };
         let drain_time = instance.and_then(|instance| instance.value.drain).map_or(Duration::ZERO, |drain| drain.time);
         Ok(proto::DrainResponse {
             instance: instance.map(|instance| self.instance(instance)),
             drain_time: Some(duration(drain_time)),
             revision: outcome.revision.0,
+            barrier,
         })
     }
 
@@ -154,10 +166,6 @@ impl Api {
         let key = parse::service_key(&request.namespace, &request.service)?;
         let outcome = self.registry.delete_service(key).await?;
         Ok(proto::DeleteServiceResponse { revision: outcome.revision.0 })
-    }
-
-    pub fn list_proxies(&self) -> proto::ListProxiesResponse {
-        proto::ListProxiesResponse { proxies: self.proxies.list() }
     }
 
     pub fn watch(

@@ -82,7 +82,7 @@ pub(super) async fn run(get: Get, options: &Options, out: &mut dyn Write) -> any
             one_instance(&instance.await?, options, out)
         }
         Kind::Proxies { node } => {
-            let answer = client.list_proxies(ListProxiesRequest {}).await?;
+            let answer = client.list_proxies(ListProxiesRequest { namespace: options.namespace_if_set() }).await?;
             proxy::print(answer, node.as_deref(), options, out, proxy::overview)
         }
     }
@@ -126,8 +126,8 @@ async fn all_instances(client: &Client, options: &Options, service: String) -> a
     let mut watch = client.watch(request);
     let mut instances = Vec::new();
     loop {
-        let event = tokio::time::timeout(options.timeout, watch.next()).await;
-        let event = event.map_err(|_| convoy_client::Error::Deadline(options.timeout))??;
+        let event = tokio::time::timeout(options.timeout(), watch.next()).await;
+        let event = event.map_err(|_| convoy_client::Error::Deadline(options.timeout()))??;
         match event.kind() {
             WatchKind::Added => instances.push(event.instance.context("the server added nothing")?),
             WatchKind::Synced => return Ok(ListInstancesResponse { instances, revision: event.revision }),

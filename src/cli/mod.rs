@@ -2,7 +2,7 @@
 //!
 //! Arguments are parsed into types that cannot be wrong; a command writes what it is asked for to standard output,
 //! everything else to standard error, and gives its errors back; they are printed once, here. Exit codes: 0 fine, 1 an
-//! error, 2 wrong usage; `agent` ends with the status of its command.
+//! error, 2 wrong usage, 3 found what should not be, 4 waited in vain; `agent` ends with the status of its command.
 
 mod agent;
 mod bootstrap;
@@ -39,6 +39,11 @@ struct Cli {
     #[command(flatten)]
     options: Options,
 }
+
+/// The exit code of a command that found what should not be.
+const FOUND: u8 = 3;
+/// Of one that waited in vain.
+const IN_VAIN: u8 = 4;
 
 const EXAMPLES: &str = "Examples:
   convoy serve
@@ -87,10 +92,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Agent(command) => return agent::run(command, options).await,
             Command::Register(command) => register::run(command, options, out).await?,
             Command::Deregister(command) => deregister::run(&command, options, out).await?,
-            Command::Drain(command) => drain::run(&command, options, out).await?,
+            Command::Drain(command) => return drain::run(&command, options, out).await,
             Command::Get(command) => get::run(command, options, out).await?,
             Command::Watch(command) => watch::run(command, options, out).await?,
-            Command::Proxy(command) => proxy::run(command, options, out).await?,
+            Command::Proxy(command) => return proxy::run(command, options, out).await,
             Command::Bootstrap(command) => bootstrap::run(&command, options, out)?,
         }
         Ok(ExitCode::SUCCESS)
@@ -150,8 +155,13 @@ mod tests {
             "watch reviews -o json --timeout 1s",
             "proxy status",
             "proxy status web-1 -o yaml",
+            "proxy config web-1",
+            "proxy config web-1 endpoints --name reviews -o json",
+            "proxy wait",
+            "proxy wait --revision 7 --timeout 1m",
             "deregister reviews/reviews-1",
-            "drain reviews/reviews-1 --for 30s --wait",
+            "drain reviews/reviews-1 --for 30s --wait --timeout 10s",
+            "drain reviews/reviews-1 --wait-gone",
             "--server 127.0.0.1:7071 get svc",
             "serve --storage redb --http-address [::1]:0",
             "bootstrap --node web-1 --sotw --import cart --import users",
@@ -172,6 +182,10 @@ mod tests {
             "drain reviews/",
             "drain a/b/c",
             "deregister",
+            "proxy",
+            "proxy config",
+            "proxy config web-1 things",
+            "proxy wait --revision now",
             "bootstrap",
             "bootstrap --node x --sotw --delta",
             "agent --port 1",

@@ -5,6 +5,9 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use convoy_client::{Client, Error, json::parse_duration};
 
+const TIMEOUT: Duration = Duration::from_secs(5);
+const WAIT: Duration = Duration::from_secs(30);
+
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
@@ -21,9 +24,10 @@ pub(super) struct Options {
     /// How to print: tables for people, json and yaml as in the HTTP API, name as other commands take it
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
     pub(super) output: Format,
-    /// How long each call to the server may take
-    #[arg(long, global = true, value_name = "DURATION", value_parser = parse_duration, default_value = "5s")]
-    pub(super) timeout: Duration,
+    /// How long each call to the server may take, 5s when not set; of commands that wait: how long they do, 30s when
+    /// not set
+    #[arg(long, global = true, value_name = "DURATION", value_parser = parse_duration)]
+    timeout: Option<Duration>,
     /// Leave the header out of tables
     #[arg(long, global = true)]
     pub(super) no_headers: bool,
@@ -42,7 +46,22 @@ pub(super) enum Format {
 impl Options {
     /// A client of the server; it connects when first needed.
     pub(super) fn client(&self) -> Result<Client, Error> {
-        Ok(Client::new(&self.server)?.with_deadline(self.timeout))
+        Ok(Client::new(&self.server)?.with_deadline(self.timeout()))
+    }
+
+    /// A client for calls that wait at the server: the timeout is that of the wait.
+    pub(super) fn waiting_client(&self) -> Result<Client, Error> {
+        Ok(Client::new(&self.server)?.with_deadline(TIMEOUT))
+    }
+
+    /// How long each call may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout.unwrap_or(TIMEOUT)
+    }
+
+    /// How long a command that waits does so.
+    pub(super) fn wait(&self) -> Duration {
+        self.timeout.unwrap_or(WAIT)
     }
 
     /// The namespace of one thing.
@@ -55,9 +74,14 @@ impl Options {
         if self.all_namespaces { String::new() } else { self.namespace() }
     }
 
-    /// Whether a thing is in the namespace, if one is set: for lists that are of all namespaces unless one is.
-    pub(super) fn includes(&self, namespace: &str) -> bool {
-        self.all_namespaces || self.namespace.as_ref().is_none_or(|wanted| wanted == namespace)
+    /// The namespace of a list that is of all namespaces unless one is set.
+    pub(super) fn namespace_if_set(&self) -> String {
+        if self.all_namespaces { String::new() } else { self.namespace.clone().unwrap_or_default() }
+    }
+
+    /// Whether tables and sentences are printed, and not a document.
+    pub(super) fn for_people(&self) -> bool {
+        matches!(self.output, Format::Table | Format::Wide)
     }
 
     /// How a list's namespace is called in a sentence.

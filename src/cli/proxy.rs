@@ -1,23 +1,34 @@
-//! `convoy proxy status`: what each connected xDS client has taken, and what it refused.
+//! `convoy proxy`: what each xDS client has taken and refused (`status`), each resource of one (`config`), and waiting
+//! until all have a revision (`wait`).
 
-use std::{io::Write, time::SystemTime};
+mod config;
+mod wait;
+
+use std::{io::Write, process::ExitCode, time::SystemTime};
 
 use clap::{Args, Subcommand};
 use convoy_client::proto::{
-    Dialect, ListProxiesRequest, ListProxiesResponse, Proxy as Connected, ProxyType, SyncState,
+    Dialect, GetConvergenceRequest, ListProxiesRequest, ListProxiesResponse, Proxy as Connected, ProxyType, SyncState,
 };
 
 use super::{
     options::Options,
     output::{self, Table, Width, age},
+    tables,
 };
 
 /// What every Envoy with our bootstrap asks for. A type of these that a proxy never asked for is shown as such.
 const USUAL_TYPES: [&str; 4] = ["clusters", "endpoints", "listeners", "routes"];
+/// How a proxy that has left is in sync; its age is the time since.
+const LEFT: &str = "LEFT";
 /// How much of a version is shown; the rest is in `-o wide`.
 const VERSION_LETTERS: usize = 12;
 
 const EXAMPLES: &str = "Examples:
+  convoy proxy status
+  convoy proxy config web-1 endpoints
+  convoy proxy wait --timeout 1m";
+const STATUS: &str = "Examples:
   convoy proxy status
   convoy proxy status web-1 -o wide";
 
@@ -32,17 +43,34 @@ pub(super) struct Proxy {
 #[derive(Debug, Clone, Subcommand)]
 enum Command {
     /// Per resource type: whether the proxy has the newest state, since when, and what it refused
-    #[command(after_help = EXAMPLES)]
+    #[command(after_help = STATUS)]
     Status {
         /// One node id; all when not set
         node: Option<String>,
     },
+    Config(config::Config),
+    Wait(wait::Wait),
 }
 
-pub(super) async fn run(proxy: Proxy, options: &Options, out: &mut dyn Write) -> anyhow::Result<()> {
-    let Command::Status { node } = proxy.command;
-    let answer = options.client()?.list_proxies(ListProxiesRequest {}).await?;
-    print(answer, node.as_deref(), options, out, status)
+pub(super) async fn run(proxy: Proxy, options: &Options, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    match proxy.command {
+        Command::Status { node } => run_status(node.as_deref(), options, out).await?,
+        Command::Config(command) => config::run(command, options, out).await?,
+        Command::Wait(command) => return wait::run(&command, options, out).await,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_status(node: Option<&str>, options: &Options, out: &mut dyn Write) -> anyhow::Result<()> {
+    let (client, namespace) = (options.client()?, options.namespace_if_set());
+    let answer = client.list_proxies(ListProxiesRequest { namespace: namespace.clone() }).await?;
+    let any = !answer.proxies.is_empty();
+    print(answer, node, options, out, status)?;
+    if any && node.is_none() && options.for_people() && !options.no_headers {
+        let convergence = client.get_convergence(GetConvergenceRequest { namespace, revision: None }).await?;
+        writeln!(out, "\n{}", wait::sentence(&convergence))?;
+    }
+    Ok(())
 }
 
 /// Prints the proxies asked for: of one node, of the namespace if one is named, or all.
@@ -53,10 +81,12 @@ pub(super) fn print(
     out: &mut dyn Write,
     table: fn(&[Connected], Width, SystemTime) -> Table,
 ) -> anyhow::Result<()> {
-    answer.proxies.retain(|proxy| options.includes(&proxy.namespace));
     if let Some(node) = node {
         answer.proxies.retain(|proxy| proxy.node == node);
-        anyhow::ensure!(!answer.proxies.is_empty(), "no proxy with the node id {node:?} is connected");
+        anyhow::ensure!(
+            !answer.proxies.is_empty(),
+            "no proxy with the node id {node:?} is connected, or was in the last 5 minutes"
+        );
     }
     let names: Vec<String> = answer.proxies.iter().map(|proxy| proxy.node.clone()).collect();
     let none = "No proxies are connected. `convoy bootstrap --node NAME` prints what an Envoy needs to connect.";
@@ -65,23 +95,29 @@ pub(super) fn print(
 
 /// One row a proxy.
 pub(super) fn overview(proxies: &[Connected], width: Width, now: SystemTime) -> Table {
-    let mut header = vec!["PROXY", "NAMESPACE", "ADDRESS", "CLIENT", "DIALECT", "SYNCED", "AGE"];
+    let mut header = vec!["PROXY", "NAMESPACE", "ADDRESS", "CLIENT", "DIALECT", "SYNCED", "REVISION", "AGE"];
     if width == Width::Wide {
-        header.push("CLUSTER");
+        header.extend(["CLUSTER", "ZONE"]);
     }
     let row = |proxy: &Connected| {
         let synced = proxy.types.iter().filter(|of_type| of_type.sync() == SyncState::Synced).count();
+        let (synced, since) = match proxy.connected {
+            true => (format!("{synced}/{}", proxy.types.len()), &proxy.connected_at),
+            false => (LEFT.to_owned(), &proxy.left_at),
+        };
         let mut row = vec![
             proxy.node.clone(),
             proxy.namespace.clone(),
             proxy.address.clone(),
             proxy.user_agent.clone(),
             dialect(proxy).into(),
-            format!("{synced}/{}", proxy.types.len()),
-            age(proxy.connected_at.as_ref(), now),
+            synced,
+            revision(proxy.synced_revision),
+            age(since.as_ref(), now),
         ];
         if width == Width::Wide {
-            row.push(proxy.cluster.clone());
+            let zone = proxy.locality.as_ref().map(tables::zone).unwrap_or_default();
+            row.extend([proxy.cluster.clone(), zone]);
         }
         row
     };
@@ -90,13 +126,20 @@ pub(super) fn overview(proxies: &[Connected], width: Width, now: SystemTime) -> 
 
 /// One row for each proxy and type.
 fn status(proxies: &[Connected], width: Width, now: SystemTime) -> Table {
-    let mut header = vec!["PROXY", "TYPE", "SYNC", "VERSION", "AGE", "NAMES", "NACKS"];
+    let mut header = vec!["PROXY", "TYPE", "SYNC", "REVISION", "VERSION", "AGE", "NAMES", "NACKS"];
     if width == Width::Wide {
         header.extend(["SENT", "DIALECT", "REFUSED AGO", "REFUSED RESOURCES"]);
     }
     header.push("LAST NACK");
     let mut rows = Vec::new();
     for proxy in proxies {
+        if !proxy.connected {
+            let gone = age(proxy.left_at.as_ref(), now);
+            let mut row = vec![proxy.node.clone(), String::new(), LEFT.into(), String::new(), String::new(), gone];
+            row.resize(header.len(), String::new());
+            rows.push(row);
+            continue;
+        }
         rows.extend(proxy.types.iter().map(|of_type| type_row(proxy, of_type, width, now)));
         for usual in USUAL_TYPES.iter().filter(|usual| proxy.types.iter().all(|of_type| of_type.r#type != **usual)) {
             let mut row = vec![proxy.node.clone(), (*usual).into(), "NOT ASKED".into()];
@@ -113,6 +156,7 @@ fn type_row(proxy: &Connected, of_type: &ProxyType, width: Width, now: SystemTim
         proxy.node.clone(),
         of_type.r#type.clone(),
         of_type.sync().to_string().to_uppercase(),
+        revision(of_type.synced_revision),
         versions(of_type, width),
         age(of_type.acked_at.as_ref(), now),
         names,
@@ -127,17 +171,26 @@ fn type_row(proxy: &Connected, of_type: &ProxyType, width: Width, now: SystemTim
     row
 }
 
+/// Up to which a proxy has everything; nothing if that is not known.
+fn revision(revision: Option<u64>) -> String {
+    revision.map(|revision| revision.to_string()).unwrap_or_default()
+}
+
 /// The version that the proxy has; with an arrow, the one that it was sent since.
 fn versions(of_type: &ProxyType, width: Width) -> String {
-    let short = |version: &str| match width {
-        Width::Narrow => version.chars().take(VERSION_LETTERS).collect(),
-        Width::Wide => version.to_owned(),
-    };
+    let short = |version: &str| short_version(version, width);
     let (acked, sent) = (short(&of_type.version_acked), short(&of_type.version_sent));
     match (acked.is_empty(), of_type.version_acked == of_type.version_sent) {
         (_, true) => acked,
         (true, false) => format!("none -> {sent}"),
         (false, false) => format!("{acked} -> {sent}"),
+    }
+}
+
+fn short_version(version: &str, width: Width) -> String {
+    match width {
+        Width::Narrow => version.chars().take(VERSION_LETTERS).collect(),
+        Width::Wide => version.to_owned(),
     }
 }
 
@@ -164,6 +217,7 @@ mod tests {
             version_sent: sent.into(),
             version_acked: acked.into(),
             acked_at: Some(prost_types::Timestamp { seconds: 88, nanos: 0 }),
+            synced_revision: (sync == SyncState::Synced).then_some(7),
             ..Default::default()
         };
         let nack = Nack { message: "bad\nroute".into(), resources: vec!["a".into()], ..Default::default() };
@@ -172,6 +226,7 @@ mod tests {
             namespace: "default".into(),
             user_agent: "envoy 1.40.0".into(),
             dialect: Dialect::Incremental.into(),
+            connected: true,
             types: vec![
                 ProxyType { wildcard: true, ..of_type("clusters", SyncState::Synced, "v2", "v2") },
                 ProxyType { subscribed: 3, ..of_type("endpoints", SyncState::Pending, "v3", "v2") },
@@ -185,13 +240,16 @@ mod tests {
     fn the_first_table_tells_what_was_refused() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(100);
         let text = "\
-PROXY  TYPE       SYNC       VERSION     AGE  NAMES  NACKS  LAST NACK
-web-1  clusters   SYNCED     v2          12s  *      0
-web-1  endpoints  PENDING    v2 -> v3    12s  3      0
-web-1  routes     REJECTED   none -> v1  12s  0      1      bad route
+PROXY  TYPE       SYNC       REVISION  VERSION     AGE  NAMES  NACKS  LAST NACK
+web-1  clusters   SYNCED     7         v2          12s  *      0
+web-1  endpoints  PENDING              v2 -> v3    12s  3      0
+web-1  routes     REJECTED             none -> v1  12s  0      1      bad route
 web-1  listeners  NOT ASKED
+web-2             LEFT                             10s
 ";
-        assert_eq!(status(&[proxy()], Width::Narrow, now).render(true), text);
+        let left_at = Some(prost_types::Timestamp { seconds: 90, nanos: 0 });
+        let gone = Connected { node: "web-2".into(), connected: false, left_at, ..proxy() };
+        assert_eq!(status(&[proxy(), gone], Width::Narrow, now).render(true), text);
         let wide = status(&[proxy()], Width::Wide, now);
         assert!(wide.rows.iter().all(|row| row.len() == wide.header.len()));
         let overview = overview(&[proxy()], Width::Wide, now);

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use convoy_client::proto::{Instance, Port, Service, Verdict};
+use convoy_client::proto::{Instance, Locality, Port, Service, Verdict};
 
 use super::output::{Table, Width, age, pairs};
 
@@ -104,11 +104,14 @@ pub(super) fn ports(ports: &[Port]) -> String {
     ports.iter().map(port).collect::<Vec<_>>().join(",")
 }
 
+/// `us/us-a`
+pub(super) fn zone(locality: &Locality) -> String {
+    let parts = [&locality.region, &locality.zone, &locality.sub_zone];
+    parts.into_iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("/")
+}
+
 fn details(instance: &Instance) -> [String; 6] {
-    let zone = instance.locality.as_ref().map(|locality| {
-        let parts = [&locality.region, &locality.zone, &locality.sub_zone];
-        parts.into_iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("/")
-    });
+    let zone = instance.locality.as_ref().map(zone);
     let capability = |capability: &convoy_client::Capability| {
         let tail = if capability.version.is_empty() { String::new() } else { format!("@{}", capability.version) };
         capability.name.clone() + &tail
@@ -140,7 +143,7 @@ fn load(instance: &Instance) -> String {
 #[cfg(test)]
 mod tests {
     use convoy_client::{
-        Load, Locality, Protocol,
+        Load, Protocol,
         proto::{Health, ServicePort},
     };
 

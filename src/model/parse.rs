@@ -17,6 +17,8 @@ const MAX_LOCALITY_BYTES: usize = 63;
 const MAX_LATENCY: Duration = Duration::from_secs(24 * 60 * 60);
 /// A drain longer than this is no drain.
 pub const MAX_DRAIN_TIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// A call that waits is answered in the end: the connection may be gone.
+pub const MAX_WAIT: Duration = Duration::from_secs(5 * 60);
 
 pub fn service_key(namespace: &str, service: &str) -> Result<ServiceKey, Invalid> {
     Ok(ServiceKey {
@@ -195,6 +197,11 @@ fn at_most_for(field: &str, value: prost_types::Duration, limit: Duration) -> Re
 
 pub fn drain_time(value: Option<prost_types::Duration>) -> Result<Option<Duration>, Invalid> {
     value.map(|value| at_most_for("drain_time", value, MAX_DRAIN_TIME)).transpose()
+}
+
+/// How long a call may wait.
+pub fn wait(field: &str, value: Option<prost_types::Duration>) -> Result<Option<Duration>, Invalid> {
+    value.map(|value| at_most_for(field, value, MAX_WAIT)).transpose()
 }
 
 /// A service may be exported to so many namespaces, or to all.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use convoy_client::proto;
 
 use super::{
-    Exports, Instance, InstanceKey, InstanceSpec, PortName, Protocol, RemovalCause, Revision, Service, ServiceKey,
-    ServicePort, UnixMillis, Verdict,
+    Exports, Instance, InstanceKey, InstanceSpec, Locality, PortName, Protocol, RemovalCause, Revision, Service,
+    ServiceKey, ServicePort, UnixMillis, Verdict,
 };
 
 pub fn time(at: UnixMillis) -> prost_types::Timestamp {
@@ -46,6 +46,12 @@ pub fn cause(from: RemovalCause) -> proto::RemovalCause {
     }
 }
 
+/// None if it says nothing.
+pub fn locality(from: &Locality) -> Option<proto::Locality> {
+    let Locality { region, zone, sub_zone } = from.clone();
+    (*from != Locality::default()).then_some(proto::Locality { region, zone, sub_zone })
+}
+
 /// The registration that makes this spec again.
 pub fn registration(key: &InstanceKey, spec: &InstanceSpec) -> proto::Registration {
     let port = |port: &super::Port| proto::Port {
@@ -57,11 +63,6 @@ pub fn registration(key: &InstanceKey, spec: &InstanceSpec) -> proto::Registrati
         name: from.name.clone(),
         version: from.version.clone(),
         attributes: from.attributes.clone(),
-    };
-    let locality = proto::Locality {
-        region: spec.locality.region.clone(),
-        zone: spec.locality.zone.clone(),
-        sub_zone: spec.locality.sub_zone.clone(),
     };
     let sla = proto::Sla {
         latency_p50: spec.sla.latency_p50.map(duration),
@@ -79,7 +80,7 @@ pub fn registration(key: &InstanceKey, spec: &InstanceSpec) -> proto::Registrati
         ready: Some(spec.ready),
         labels: spec.labels.clone(),
         capabilities: spec.capabilities.iter().map(capability).collect(),
-        locality: (locality != proto::Locality::default()).then_some(locality),
+        locality: locality(&spec.locality),
         sla: (sla != proto::Sla::default()).then_some(sla),
     }
 }

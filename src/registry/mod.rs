@@ -28,7 +28,7 @@ use convoy_client::proto::Load;
 use tokio::{
     sync::{
         mpsc::{self, error::SendTimeoutError},
-        oneshot,
+        oneshot, watch as watch_channel,
     },
     task::JoinHandle,
 };
@@ -43,8 +43,8 @@ use self::{
 use crate::{
     dirty::DirtySet,
     model::{
-        Incarnation, InstanceKey, InstanceSpec, LeaseId, Limits, RawKey, RawResource, ServiceChange, ServiceKey,
-        Verdict,
+        Incarnation, InstanceKey, InstanceSpec, LeaseId, Limits, RawKey, RawResource, Revision, ServiceChange,
+        ServiceKey, Verdict,
     },
     storage::{Opened, Storage},
     telemetry::{Census, Metrics},
@@ -146,6 +146,16 @@ impl Registry {
     /// Whether writes go through: the last one did.
     pub fn is_writable(&self) -> bool {
         !self.inner.store_fails.load(Ordering::Relaxed)
+    }
+
+    /// Up to which revision every change is in the snapshot, and has been marked dirty.
+    pub fn published(&self) -> watch_channel::Receiver<Revision> {
+        self.inner.events.published()
+    }
+
+    /// Whether no change waits to be taken.
+    pub fn is_clean(&self) -> bool {
+        self.inner.dirty.look(BTreeSet::is_empty)
     }
 
     /// Waits until something has changed, and takes its names. For one reader.

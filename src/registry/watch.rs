@@ -69,6 +69,10 @@ impl EventLog {
         self.revision.send_replace(revision);
     }
 
+    pub(super) fn published(&self) -> watch::Receiver<Revision> {
+        self.revision.subscribe()
+    }
+
     fn after(&self, revision: Revision, limit: usize) -> Option<Vec<Event>> {
         let log = self.log.read().expect("nothing panics while it holds this lock");
         if revision < log.complete_after {

@@ -23,14 +23,25 @@ pub async fn run(cache: Arc<Cache>) {
     let mut routes_at = Instant::now();
     // Since which revision.
     let mut routes_due: Option<Revision> = None;
-    let mut seen = Revision(0);
+    let mut published = cache.registry().published();
+    // Up to here all but the routes has been told. A new revision may be published at any time: what is taken, or is
+    // not there, after one was read, is of that revision at least.
+    let mut passed = Revision::default();
     loop {
+        let revision = *published.borrow_and_update();
+        if cache.registry().is_clean() {
+            passed = revision;
+        }
+        // Who waits for the routes has not been told of everything.
+        cache.set_told(routes_due.map_or(passed, |since| Revision(since.0.saturating_sub(1))));
         tokio::select! {
             dirty = cache.registry().dirty() => {
-                let since = Revision(seen.0 + 1);
-                seen = lead(&cache, dirty, since, &mut definitions, &mut routes_due);
+                lead(&cache, dirty, Revision(passed.0 + 1), &mut definitions, &mut routes_due);
+                passed = revision;
             }
             () = sleep_until(routes_at), if routes_due.is_some() => {}
+            // Not every revision changes what somebody is told. The registry outlives its fan-out.
+            _ = published.changed() => {}
         }
         let begun = Instant::now();
         if let Some(since) = routes_due.filter(|_| begun >= routes_at) {
@@ -38,20 +49,17 @@ pub async fn run(cache: Arc<Cache>) {
             routes_at = Instant::now() + ROUTES_INTERVAL.max(begun.elapsed() * ROUTES_SHARE);
             routes_due = None;
         }
-        // Who waits for the routes has not been told of everything.
-        cache.set_told(routes_due.map_or(seen, |since| Revision(since.0.saturating_sub(1))));
     }
 }
 
-/// Touches what is made of what has changed, which is since a revision; gives the revision up to which that is
-/// everything.
+/// Touches what is made of what has changed, which is since a revision.
 fn lead(
     cache: &Cache,
     dirty: BTreeSet<Dirty>,
     since: Revision,
     definitions: &mut Definitions,
     routes_due: &mut Option<Revision>,
-) -> Revision {
+) {
     let snapshot = cache.registry().snapshot();
     let mut raw = BTreeSet::new();
     for dirty in dirty {
@@ -69,7 +77,6 @@ fn lead(
     if !raw.is_empty() {
         cache.raw_changed(&raw, since);
     }
-    snapshot.revision
 }
 
 /// Without stored state returning proxies know more than Convoy does, until the agents have had time to register.

@@ -58,23 +58,25 @@ impl Mailbox {
         self.notify.notify_one();
     }
 
-    /// Waits for news, and takes them. Cancel-safe: nothing is taken before it is ready.
-    pub async fn take(&self) -> News {
+    /// Waits until there are news. For one reader, who then takes them.
+    pub async fn wait(&self) {
         loop {
             let notified = self.notify.notified();
-            let news = std::mem::take(&mut *lock(&self.news));
-            if !news.is_empty() {
-                return news;
+            if !lock(&self.news).is_empty() {
+                return;
             }
             notified.await;
         }
     }
 
-    /// Of what is not taken yet: since which revision the stream is behind on a type, or on one name of it.
-    pub fn behind(&self, kind: ResourceType, name: Option<&str>) -> Option<Revision> {
-        let news = lock(&self.news);
-        let of = |(of, of_name): &(ResourceType, Arc<str>)| *of == kind && name.is_none_or(|name| **of_name == *name);
-        news.names.iter().filter(|(key, _)| of(key)).map(|(_, revision)| *revision).min()
+    /// Takes what there is now.
+    pub fn take(&self) -> News {
+        std::mem::take(&mut *lock(&self.news))
+    }
+
+    /// Looks at what there is, and leaves it there.
+    pub fn look<T>(&self, look: impl FnOnce(&News) -> T) -> T {
+        look(&lock(&self.news))
     }
 }
 

@@ -2,17 +2,24 @@
 //! the index of who is subscribed; `fanout` leads changes to sessions; `stream` and `server` are the shells.
 
 pub mod admission;
+pub mod barrier;
 pub mod cache;
 pub mod codec;
+pub mod convergence;
+pub mod csds;
 mod delta;
+mod departed;
 pub mod fanout;
 pub mod full;
+pub mod health;
 pub mod held;
+pub mod holdings;
 pub mod index;
 mod nack;
 pub mod name_set;
 pub mod node;
 pub mod protocol;
+pub mod reflection;
 pub mod request;
 pub mod resource;
 mod response;
@@ -22,6 +29,7 @@ pub mod session;
 pub mod shared_view;
 pub mod sharing;
 mod sotw;
+pub mod standing;
 pub mod status;
 pub mod stream;
 mod subscription;

@@ -69,6 +69,11 @@ const SERVICES: [(&str, Option<ResourceType>, &str, &str); 9] = [
     ("envoy.service.runtime.v3.RuntimeDiscoveryService", Some(ResourceType::Runtime), "StreamRuntime", "DeltaRuntime"),
 ];
 
+/// The names of all services of the port, in full.
+pub fn service_names() -> impl Iterator<Item = &'static str> {
+    SERVICES.iter().map(|(name, ..)| *name).chain([super::csds::NAME])
+}
+
 /// The routes of all services.
 pub fn router(shared: Shared) -> Router {
     let (shared, streams) = (Arc::new(shared), Arc::new(AtomicU64::new(1)));

@@ -167,6 +167,7 @@ impl Live {
                 self.count(&response);
                 return Ok(Some(response));
             }
+            self.shared.proxies.raise();
             // A stream ends without harm only if its client was served.
             let ends_at = self.ends_at.filter(|_| served);
             let wake_at = deadline.into_iter().chain(ends_at).min();
@@ -175,8 +176,10 @@ impl Live {
                     let Some(request) = request? else { return Ok(None) };
                     self.receive(request)?;
                 }
-                news = self.catalog.mailbox.take() => {
+                () = self.catalog.mailbox.wait() => {
+                    // The lock goes first: a name is always seen in the one or in the other.
                     let mut session = lock(&self.stream.session);
+                    let news = self.catalog.mailbox.take();
                     for ((kind, name), revision) in news.names {
                         session.mark_dirty(kind, name, revision);
                     }
@@ -242,6 +245,9 @@ impl Live {
         if let Some(interest) = interest {
             self.catalog.follow(&interest);
         }
+        if verdict.is_some() {
+            self.shared.proxies.raise();
+        }
         match verdict {
             Some((kind, Verdict::Ack(took))) => {
                 self.shared.metrics.ack(kind.as_str());
@@ -275,8 +281,10 @@ impl Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
+        // While it is in the index: what is told later goes past it.
         let stream = self.catalog.mailbox.id;
-        self.shared.proxies.remove(stream);
+        let told = *self.shared.cache.told().borrow();
+        self.shared.proxies.remove(stream, told, now());
         tracing::info!(node = self.stream.client.id, stream, "an xDS client has gone");
     }
 }

@@ -82,7 +82,7 @@ async fn act(api: &Api, random: &mut impl Rng, step: u64) {
         7..9 => Call::Deregister(DeregisterRequest { namespace, service, id, incarnation: None }),
         _ => {
             let drain_time = seconds(random.random_range(0..2));
-            Call::Drain(DrainRequest { namespace, service, id, incarnation: None, drain_time })
+            Call::Drain(DrainRequest { namespace, service, id, incarnation: None, drain_time, wait: None })
         }
     };
     let face = *FACES.choose(random).expect("there are two");

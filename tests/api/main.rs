@@ -13,6 +13,7 @@ mod histories;
 mod leases;
 mod limits;
 mod paths;
+mod proxies;
 mod refusals;
 mod registration;
 mod services;

@@ -16,6 +16,7 @@ mod python;
 mod times;
 mod wait;
 
+mod barrier;
 mod crash;
 mod golden;
 mod hosts;

@@ -151,8 +151,7 @@ impl Client {
 
     /// The server's side: takes the dirty names, and sends what can go.
     pub async fn serve(&mut self) -> bool {
-        let news = tokio::time::timeout(std::time::Duration::ZERO, self.catalog.mailbox.take()).await;
-        for ((kind, name), revision) in news.unwrap_or_default().names {
+        for ((kind, name), revision) in self.catalog.mailbox.take().names {
             self.session.mark_dirty(kind, name, revision);
         }
         let Some(response) = self.session.poll(now(), &self.catalog, Readiness::Ready) else { return false };

@@ -3,6 +3,7 @@
 mod incremental;
 mod ordering;
 mod settling;
+mod standing;
 mod state_of_the_world;
 
 use std::{

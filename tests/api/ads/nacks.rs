@@ -72,7 +72,8 @@ async fn a_nack_is_shown_and_blocks_no_other_type() {
     drop(stream);
     until("the proxy's leaving", async || {
         let listed = convoy.api.http.get("/v1/proxies").await.ok();
-        listed["proxies"].as_array().is_some_and(Vec::is_empty).then_some(())
+        let proxy = &listed["proxies"][0];
+        (proxy["connected"] == false && proxy["left_at"].is_string()).then_some(())
     })
     .await;
 }

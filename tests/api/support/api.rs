@@ -1,7 +1,13 @@
 //! The public API through either of its faces: the same call, and an answer or a refusal in the same form.
 
-use convoy::api::error::{Body, DOMAIN, Problem};
-use convoy_client::proto::{self, proxies_client::ProxiesClient, registry_client::RegistryClient};
+use convoy::{
+    any_json::proxy_config,
+    api::error::{Body, DOMAIN, Problem},
+};
+use convoy_client::{
+    json::format_duration,
+    proto::{self, proxies_client::ProxiesClient, registry_client::RegistryClient},
+};
 use hyper::Method;
 use serde_json::{Value, json};
 use tonic::{
@@ -51,6 +57,10 @@ pub enum Call {
     PutService(proto::PutServiceRequest),
     DeleteService(proto::DeleteServiceRequest),
     ListProxies,
+    GetProxy(proto::GetProxyRequest),
+    GetProxyConfig(proto::GetProxyConfigRequest),
+    GetConvergence(proto::GetConvergenceRequest),
+    WaitForConvergence(proto::WaitForConvergenceRequest),
 }
 
 #[derive(Clone, Debug)]
@@ -109,6 +119,7 @@ impl Api {
                 let said = proto::DrainRequest {
                     incarnation: request.incarnation,
                     drain_time: request.drain_time,
+                    wait: request.wait,
                     ..Default::default()
                 };
                 (Method::POST, path, json!(said))
@@ -124,13 +135,25 @@ impl Api {
             }
             Call::DeleteService(of) => (Method::DELETE, path(&of.namespace, &of.service), Value::Null),
             Call::ListProxies => (Method::GET, "/v1/proxies".into(), Value::Null),
+            Call::GetProxy(of) => (Method::GET, format!("/v1/proxies/{}", of.node), Value::Null),
+            Call::GetProxyConfig(of) => {
+                let path = format!("/v1/proxies/{}/config?type={}&name={}", of.node, of.r#type, of.name);
+                (Method::GET, path, Value::Null)
+            }
+            Call::GetConvergence(of) => (Method::GET, convergence(of.revision, &of.namespace), Value::Null),
+            Call::WaitForConvergence(of) => {
+                let wait =
+                    of.timeout.and_then(|timeout| std::time::Duration::try_from(timeout).ok()).unwrap_or_default();
+                let wait = format!("&wait={}", format_duration(wait));
+                (Method::GET, convergence(of.revision, &of.namespace) + &wait, Value::Null)
+            }
         };
         let body = if body.is_null() { String::new() } else { body.to_string() };
         refused_http(&self.http.call(method, &path, body).await)
     }
 
     async fn ask_grpc(&self, call: Call) -> Result<Value, Refused> {
-        let mut registry = self.registry.clone();
+        let (mut registry, mut proxies) = (self.registry.clone(), self.proxies.clone());
         match call {
             Call::Register(request) => answer(registry.register(request).await).map(|answer| json!(answer)),
             Call::Heartbeat(request) => answer(registry.heartbeat(request).await).map(|answer| json!(answer)),
@@ -143,11 +166,24 @@ impl Api {
             Call::PutService(request) => answer(registry.put_service(request).await).map(|answer| json!(answer)),
             Call::DeleteService(request) => answer(registry.delete_service(request).await).map(|answer| json!(answer)),
             Call::ListProxies => {
-                let listed = self.proxies.clone().list_proxies(proto::ListProxiesRequest {}).await;
+                let listed = proxies.list_proxies(proto::ListProxiesRequest::default()).await;
                 answer(listed).map(|answer| json!(answer))
+            }
+            Call::GetProxy(request) => answer(proxies.get_proxy(request).await).map(|answer| json!(answer)),
+            Call::GetProxyConfig(request) => {
+                answer(proxies.get_proxy_config(request).await).map(|answer| proxy_config(&answer))
+            }
+            Call::GetConvergence(request) => answer(proxies.get_convergence(request).await).map(|answer| json!(answer)),
+            Call::WaitForConvergence(request) => {
+                answer(proxies.wait_for_convergence(request).await).map(|answer| json!(answer))
             }
         }
     }
+}
+
+fn convergence(revision: Option<u64>, namespace: &str) -> String {
+    let revision = revision.map(|revision| format!("&revision={revision}")).unwrap_or_default();
+    format!("/v1/convergence?namespace={namespace}{revision}")
 }
 
 /// A service's path; the namespace is `default` when empty.

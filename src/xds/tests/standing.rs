@@ -1,0 +1,108 @@
+//! What is told of a session: what the client has, lacks and refused.
+
+use super::{Bench, CDS, EDS};
+use crate::{
+    model::Revision,
+    xds::{
+        protocol::Dialect,
+        standing::{Holding, Lag, any},
+    },
+};
+
+const NOW: Revision = Revision(u64::MAX);
+const BOTH: [Dialect; 2] = [Dialect::Incremental, Dialect::StateOfTheWorld];
+
+fn follow(bench: &mut Bench, kind: crate::translate::ResourceType, names: &[&str]) {
+    match bench.dialect {
+        Dialect::Incremental => bench.subscribe(kind, names, &[]),
+        Dialect::StateOfTheWorld => bench.ask(kind, names, &Default::default(), None),
+    }
+}
+
+fn holding(bench: &Bench, name: &str) -> Holding {
+    let holdings = bench.session.holdings();
+    holdings.into_iter().find(|holding| *holding.name == *name).expect("a name that is followed")
+}
+
+#[test]
+fn a_name_is_pending_until_its_newest_state_is_acked() {
+    for dialect in BOTH {
+        let mut bench = Bench::new(dialect);
+        bench.change(EDS, "web", "1");
+        assert_eq!(bench.session.pending(EDS), None, "nothing is asked for");
+        follow(&mut bench, EDS, &["web"]);
+        assert_eq!(bench.session.lags(EDS, "web", NOW), Some(Lag::Pending), "asked");
+        let first = bench.one();
+        assert_eq!(bench.session.lags(EDS, "web", NOW), Some(Lag::Pending), "on its way");
+        bench.change(EDS, "web", "2");
+        bench.ack(&first);
+        assert_eq!(bench.session.lags(EDS, "web", NOW), Some(Lag::Pending), "changed since");
+        bench.take();
+        assert_eq!((bench.session.lags(EDS, "web", NOW), bench.session.pending(EDS)), (None, None));
+        let web = holding(&bench, "web");
+        assert_eq!((web.sent, web.rejected), (web.acked, false));
+        let resource = web.acked_resource.expect("its bytes");
+        assert_eq!(any(&resource).value, b"web=2");
+    }
+}
+
+#[test]
+fn what_is_refused_is_told_until_another_content_is_accepted() {
+    for dialect in BOTH {
+        let mut bench = Bench::new(dialect);
+        bench.change(EDS, "web", "1");
+        follow(&mut bench, EDS, &["web"]);
+        bench.take();
+        bench.change(EDS, "web", "2");
+        let second = bench.one();
+        bench.nack(&second, "web: bad");
+        bench.silent();
+        assert_eq!(bench.session.lags(EDS, "web", NOW), Some(Lag::Rejected));
+        assert!(bench.session.has_rejected(EDS));
+        assert_eq!(bench.session.pending(EDS), Some(Revision(1)), "it is behind since the change");
+        assert_eq!(bench.session.lagging(EDS).into_iter().collect::<Vec<_>>(), [("web".into(), Lag::Rejected)]);
+        let resource = holding(&bench, "web").acked_resource.expect("what it had before");
+        assert_eq!(any(&resource).value, b"web=1");
+        bench.change(EDS, "web", "3");
+        assert_eq!(bench.session.lags(EDS, "web", NOW), Some(Lag::Pending));
+        bench.take();
+        assert_eq!((bench.session.lags(EDS, "web", NOW), bench.session.has_rejected(EDS)), (None, false));
+    }
+}
+
+#[test]
+fn who_follows_what() {
+    for dialect in BOTH {
+        let mut bench = Bench::new(dialect);
+        follow(&mut bench, CDS, &[]);
+        follow(&mut bench, EDS, &["web"]);
+        for (kind, name, expected) in
+            [(CDS, "web", true), (CDS, "other", true), (EDS, "web", true), (EDS, "other", false)]
+        {
+            assert_eq!(bench.session.is_subscribed(kind, name), expected, "{kind:?} {name}");
+        }
+        assert_eq!(bench.session.lags(EDS, "other", NOW), None);
+    }
+}
+
+#[test]
+fn a_name_without_anything_was_sent_in_no_version() {
+    let mut bench = Bench::new(Dialect::Incremental);
+    follow(&mut bench, EDS, &["nothing"]);
+    bench.take();
+    let nothing = holding(&bench, "nothing");
+    assert_eq!((nothing.sent, nothing.acked), (None, None));
+    assert_eq!(bench.session.lags(EDS, "nothing", NOW), None);
+}
+
+#[test]
+fn who_came_back_up_to_date_has_what_it_brought() {
+    let mut bench = Bench::new(Dialect::Incremental);
+    bench.change(EDS, "web", "1");
+    let version = bench.shelf.version(EDS, "web");
+    bench.resume(EDS, &["web"], &[("web", version.clone())]);
+    bench.silent();
+    let (_, status) = bench.session.status().next().expect("endpoints");
+    assert!(status.version_acked.is_some() && status.version_acked == status.version_sent);
+    assert!(holding(&bench, "web").acked_resource.is_some(), "it is the present one");
+}
