@@ -7,8 +7,7 @@ use tokio::time::Instant;
 
 use super::{Api, error::Problem, optional};
 use crate::{
-    model::{Invalid, Namespace, ResourceType, Revision, ServiceKey, parse},
-    registry::command::Error,
+    model::{Invalid, Namespace, ResourceType, Revision, ServiceKey, limits::quoted, parse},
     translate::names::clusters_of,
     xds::{
         convergence::Place,
@@ -18,6 +17,7 @@ use crate::{
     },
 };
 
+const MAX_QUOTED_BYTES: usize = 256;
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 
 impl Api {
@@ -31,7 +31,7 @@ impl Api {
     pub fn get_proxy(&self, request: &proto::GetProxyRequest) -> Result<proto::GetProxyResponse, Problem> {
         let proxies = self.survey.proxies.list(Some(&request.node), self.survey.told());
         if proxies.is_empty() {
-            return Err(Error::NotFound { kind: "proxy", name: quoted(&request.node) }.into());
+            return Err(no_proxy(&request.node, "is not known", "that of a proxy connected in the last 5 minutes"));
         }
         Ok(proto::GetProxyResponse { proxies })
     }
@@ -45,7 +45,9 @@ impl Api {
         streams.retain(|stream| stream.client.id == request.node);
         in_order(&mut streams);
         if streams.is_empty() {
-            return Err(Error::NotFound { kind: "connected proxy", name: quoted(&request.node) }.into());
+            let left = self.survey.proxies.departed().iter().any(|departed| departed.proxy.node == request.node);
+            let why = if left { "has left: what it had is not remembered" } else { "is not connected" };
+            return Err(no_proxy(&request.node, why, "that of a connected proxy"));
         }
         let wanted = |holding: &Holding| {
             let named = request.name.is_empty() || *holding.name == *request.name;
@@ -93,9 +95,11 @@ impl Api {
     }
 }
 
-/// A node id is whatever a client chose.
-fn quoted(node: &str) -> String {
-    format!("{:?}", crate::model::limits::quoted(node, 256))
+fn no_proxy(node: &str, why: &str, rule: &str) -> Problem {
+    // A node id is whatever a client chose.
+    let value = quoted(node, MAX_QUOTED_BYTES);
+    let problem = Problem::new("not_found", format!("the proxy {value:?} {why}"));
+    Problem { field: "node".into(), value, rule: rule.into(), ..problem }
 }
 
 fn resource_type(text: &str) -> Result<ResourceType, Invalid> {

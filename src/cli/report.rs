@@ -47,6 +47,9 @@ fn write_refusal(text: &mut String, error: &anyhow::Error, refusal: &Refusal) ->
         writeln!(text, "  code: {reason}")?;
     }
     match refusal.code {
+        tonic::Code::NotFound if field.as_deref() == Some("node") => {
+            writeln!(text, "  fix: list who is connected with `convoy get proxies`")
+        }
         tonic::Code::NotFound => {
             writeln!(text, "  fix: list what there is with `convoy get services -A` or `convoy get instances -A`")
         }
@@ -88,6 +91,7 @@ mod tests {
                     "code: INVALID_PORT",
                 ],
             ),
+            (refusal(Code::NotFound, "", Some("node")), &["error: so it is not\n", "convoy get proxies"]),
             (refusal(Code::NotFound, "", None), &["error: so it is not\n", "convoy get services"]),
             (anyhow::anyhow!("inner").context("outer"), &["error: outer: inner\n"]),
         ] {

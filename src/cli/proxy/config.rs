@@ -18,7 +18,7 @@ const EXAMPLES: &str = "Examples:
   convoy proxy config web-1
   convoy proxy config web-1 endpoints --name reviews -o json";
 
-/// What a proxy has of each resource: what it ACKed, which is not yet what it has applied
+/// What a proxy has of each resource: what it ACKed, which it may still be about to apply
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct Config {

@@ -67,7 +67,7 @@ async fn it_is_incomplete_with_who_is_missing_and_why() {
         let pushed = unwilling.next().await;
         unwilling.say(refusal(&pushed, "web: I will not")).await;
     };
-    let (barrier, ()) = tokio::join!(drain(&convoy, Face::Http, Duration::from_secs(1)), refuse);
+    let (barrier, ()) = tokio::join!(drain(&convoy, Face::Http, Duration::from_secs(3)), refuse);
     assert_eq!((&barrier["outcome"], &barrier["proxies"]), (&json!("incomplete"), &json!(3)), "{barrier}");
     let missing = barrier["missing"].as_array().expect("a list");
     let told: Vec<[&str; 3]> =

@@ -5,6 +5,7 @@ mod barrier;
 mod commands;
 mod convergence;
 mod csds;
+mod dialects;
 mod standing;
 
 use convoy_client::proto::{RegisterResponse, Registration};

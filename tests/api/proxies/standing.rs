@@ -111,7 +111,8 @@ async fn what_is_not_there_is_said_so() {
     let _stream = proxy(&convoy, "web-1", &["web"]).await;
     for face in FACES {
         let nobody = convoy.api.ask(face, Call::GetProxy(GetProxyRequest { node: "nobody".into() })).await;
-        assert_eq!(nobody.expect_err("nobody").problem.code, "not_found");
+        let problem = nobody.expect_err("nobody").problem;
+        assert_eq!((&*problem.code, &*problem.field, &*problem.value), ("not_found", "node", "nobody"));
         let of = |node: &str, kind: &str| GetProxyConfigRequest {
             node: node.into(),
             r#type: kind.into(),
