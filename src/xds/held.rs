@@ -127,8 +127,9 @@ impl Held {
         }
     }
 
-    pub(super) fn rejected(&self, name: &str) -> Option<Version> {
-        self.differences.get(name)?.rejected.map(|(version, _)| version)
+    /// What was refused of a name, and the revision from which the client is behind for that.
+    pub(super) fn rejected(&self, name: &str) -> Option<(Version, Revision)> {
+        self.differences.get(name)?.rejected
     }
 
     /// The oldest revision from which the client is behind because of a refusal.

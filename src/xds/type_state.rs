@@ -145,11 +145,8 @@ impl TypeState {
         unanswered.into_iter().chain(dirty).chain(outstanding).chain(self.held.rejected_since()).min()
     }
 
-    /// The same for one name; whether it was refused, too.
+    /// The same for one name; and whether it was refused.
     pub(super) fn behind_on(&self, name: &str) -> Option<(Revision, bool)> {
-        if self.held.rejected(name).is_some() {
-            return self.held.rejected_since().map(|since| (since, true));
-        }
         let named = self.subscription.names().contains(name);
         let unanswered = self.claim.is_some()
             || (self.all_asked && named)
@@ -161,8 +158,10 @@ impl TypeState {
         };
         let outstanding = self.outstanding.iter().filter(sent).map(|outstanding| outstanding.revision).min();
         let dirty = self.dirty.get(name).copied();
-        let revision = unanswered.then_some(Revision(0)).into_iter().chain(dirty).chain(outstanding).min();
-        revision.map(|revision| (revision, false))
+        let pending = unanswered.then_some(Revision(0)).into_iter().chain(dirty).chain(outstanding).min();
+        // A newer content of what was refused may be accepted.
+        let rejected = || self.held.rejected(name).map(|(_, since)| (since, true));
+        pending.map(|revision| (revision, false)).or_else(rejected)
     }
 
     pub(super) fn is_waiting(&self) -> bool {
@@ -537,10 +536,12 @@ impl TypeState {
         let in_set = others.dialect() == Dialect::Incremental || kind.is_full_set();
         let can_remove = in_set || (named && others.features().resource_errors);
         match resource {
-            Some(resource) if self.held.rejected(name) == Some(resource.version) => match self.held.acked(name) {
-                Some(acked) if asked && acked.is_known() => Step::of(Action::Send(acked.clone())),
-                _ => Step::of(Action::Nothing),
-            },
+            Some(resource) if self.held.rejected(name).is_some_and(|(version, _)| version == resource.version) => {
+                match self.held.acked(name) {
+                    Some(acked) if asked && acked.is_known() => Step::of(Action::Send(acked.clone())),
+                    _ => Step::of(Action::Nothing),
+                }
+            }
             Some(resource) if asked || sent != Some(resource.version) => {
                 Step { waits: others.waits_for_clusters(&resource), action: Action::Send(resource) }
             }
