@@ -60,6 +60,8 @@ pub struct Limits {
     pub instances_per_lease: usize,
     pub leases_per_heartbeat: usize,
     pub watchers: usize,
+    /// Those that somebody wrote, all types and variants together; each is at most one request.
+    pub raw_resources: usize,
 }
 
 impl Default for Limits {
@@ -80,6 +82,7 @@ impl Default for Limits {
             instances_per_lease: 1_000,
             leases_per_heartbeat: 1_000,
             watchers: 10_000,
+            raw_resources: 10_000,
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::model::{
-    Incarnation, Instance, InstanceKey, InstanceSpec, Invalid, LeaseId, PortName, Protocol, RemovalCause, Revision,
-    Service, ServiceKey,
+    Incarnation, Instance, InstanceKey, InstanceSpec, Invalid, LeaseId, PortName, Protocol, RawKey, RawResource,
+    RemovalCause, Revision, Service, ServiceKey,
 };
 use std::sync::Arc;
 
@@ -41,6 +41,13 @@ pub enum Command {
     DeleteService {
         key: ServiceKey,
     },
+    PutRaw {
+        key: RawKey,
+        resource: RawResource,
+    },
+    DeleteRaw {
+        key: RawKey,
+    },
     /// A lease's deadline has passed.
     Expire(LeaseId),
     /// An instance's drain time is over.
@@ -61,6 +68,8 @@ impl Command {
             Self::Drain { .. } => "drain",
             Self::PutService { .. } => "put_service",
             Self::DeleteService { .. } => "delete_service",
+            Self::PutRaw { .. } => "put_raw",
+            Self::DeleteRaw { .. } => "delete_raw",
             Self::Expire(_) => "expire",
             Self::FinishDrain { .. } => "finish_drain",
             Self::Forget(_) => "forget",
@@ -118,6 +127,10 @@ pub enum Error {
 impl Error {
     pub fn no_instance(key: &InstanceKey) -> Self {
         Self::NotFound { kind: "instance", name: key.to_string() }
+    }
+
+    pub fn no_resource(key: &RawKey) -> Self {
+        Self::NotFound { kind: "resource", name: key.to_string() }
     }
 
     pub fn no_service(key: &ServiceKey) -> Self {

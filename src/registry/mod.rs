@@ -42,7 +42,9 @@ use self::{
 };
 use crate::{
     dirty::DirtySet,
-    model::{Incarnation, InstanceKey, InstanceSpec, LeaseId, Limits, Service, ServiceKey, Verdict},
+    model::{
+        Incarnation, InstanceKey, InstanceSpec, LeaseId, Limits, RawKey, RawResource, Service, ServiceKey, Verdict,
+    },
     storage::{Opened, Storage},
     telemetry::{Census, Metrics},
 };
@@ -208,6 +210,14 @@ impl Registry {
 
     pub async fn delete_service(&self, key: ServiceKey) -> Result<Outcome, Error> {
         self.run(Command::DeleteService { key }).await
+    }
+
+    pub async fn put_raw(&self, key: RawKey, resource: RawResource) -> Result<Outcome, Error> {
+        self.run(Command::PutRaw { key, resource }).await
+    }
+
+    pub async fn delete_raw(&self, key: RawKey) -> Result<Outcome, Error> {
+        self.run(Command::DeleteRaw { key }).await
     }
 
     async fn run(&self, command: Command) -> Result<Outcome, Error> {

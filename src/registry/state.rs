@@ -147,6 +147,7 @@ impl State {
             Key::Service(_) => 0,
             Key::Lease(_) => 1,
             Key::Instance(_) => 2,
+            Key::Raw(_) => 3,
         };
         records.sort_by(|(a_key, a, _), (b_key, b, _)| (rank(a_key), a, a_key).cmp(&(rank(b_key), b, b_key)));
         let (mut state, mut effects) = (Self::default(), Effects::default());
@@ -220,6 +221,14 @@ impl State {
             (Key::Instance(key), _) => {
                 self.forget(&key);
                 self.remove_instance(&key, revision, RemovalCause::Deregistered, now, effects);
+            }
+            (Key::Raw(key), Some(Record::Raw(raw))) => {
+                self.snapshot.raw.insert(key.clone(), Versioned { revision, value: raw });
+                effects.dirty.insert(Dirty::Raw(key));
+            }
+            (Key::Raw(key), _) => {
+                self.snapshot.raw.remove(&key);
+                effects.dirty.insert(Dirty::Raw(key));
             }
         }
     }

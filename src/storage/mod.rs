@@ -17,13 +17,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use crate::model::{Instance, InstanceKey, Lease, LeaseId, Revision, Service, ServiceKey, Tombstone};
+use crate::model::{
+    Instance, InstanceKey, Lease, LeaseId, RawKey, RawResource, Revision, Service, ServiceKey, Tombstone,
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
     Service(ServiceKey),
     Instance(InstanceKey),
     Lease(LeaseId),
+    Raw(RawKey),
 }
 
 /// What stands under a key. An instance that left leaves its tombstone under its own key.
@@ -33,6 +36,7 @@ pub enum Record {
     Instance(Arc<Instance>),
     Tombstone(Tombstone),
     Lease(Lease),
+    Raw(Arc<RawResource>),
 }
 
 /// A record, or nothing, under a key.

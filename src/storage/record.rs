@@ -6,15 +6,17 @@ use prost::Message;
 
 use super::{Key, Record};
 use crate::model::{
-    Drain, Incarnation, Instance, InstanceKey, Invalid, Lease, LeaseId, Limits, RemovalCause, Revision, Tombstone,
-    UnixMillis, parse, wire,
+    Drain, Incarnation, Instance, InstanceKey, Invalid, Lease, LeaseId, Limits, NodeSelector, RawKey, RawResource,
+    RemovalCause, Revision, Tombstone, UnixMillis, parse, wire,
 };
 
 #[allow(clippy::large_enum_variant, reason = "generated; one is decoded at a time")]
 mod stored {
     tonic::include_proto!("convoy.storage.v1");
 }
-use stored::{Cause, StoredInstance, StoredLease, StoredRecord, StoredService, StoredTombstone, stored_record};
+use stored::{
+    Cause, StoredInstance, StoredLease, StoredRaw, StoredRecord, StoredService, StoredTombstone, stored_record,
+};
 
 /// Why bytes of a store cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -40,16 +42,22 @@ fn no_limits() -> Limits {
     }
 }
 
-/// The kind's letter, then the names with `/` between; a lease's id in hexadecimal.
+/// The kind's letter, then the names with `/` between; a lease's id in hexadecimal. A resource's name may itself have `/`,
+/// and stands last.
 pub fn encode_key(key: &Key) -> String {
     match key {
         Key::Service(key) => format!("s/{key}"),
         Key::Instance(key) => format!("i/{key}"),
         Key::Lease(id) => format!("l/{id}"),
+        Key::Raw(key) => format!("r/{}/{}/{}", key.kind.as_str(), key.variant, key.name),
     }
 }
 
 pub fn decode_key(text: &str) -> Result<Key, Unreadable> {
+    let of_raw: Vec<&str> = text.splitn(4, '/').collect();
+    if let ["r", kind, variant, name] = of_raw[..] {
+        return Ok(Key::Raw(RawKey::parse(kind, name, variant)?));
+    }
     let parts: Vec<&str> = text.split('/').collect();
     match parts[..] {
         ["s", namespace, service] => Ok(Key::Service(parse::service_key(namespace, service)?)),
@@ -84,6 +92,11 @@ pub fn encode(revision: Revision, record: &Record) -> Vec<u8> {
         Record::Lease(lease) => {
             stored_record::Record::Lease(StoredLease { ttl_ms: millis(lease.ttl), incarnation: lease.incarnation.0 })
         }
+        Record::Raw(raw) => stored_record::Record::Raw(StoredRaw {
+            bytes: raw.bytes.to_vec(),
+            selector: raw.selector.as_ref().map(|selector| selector.as_str().to_owned()).unwrap_or_default(),
+            ttl_ms: raw.ttl.map_or(0, millis),
+        }),
     };
     StoredRecord { revision: revision.0, record: Some(record) }.encode_to_vec()
 }
@@ -106,6 +119,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Revision, Record), Unreadable> {
             let ttl = Duration::from_millis(from.ttl_ms);
             Record::Lease(Lease { ttl, incarnation: Incarnation(from.incarnation) })
         }
+        stored_record::Record::Raw(from) => Record::Raw(Arc::new(decode_raw(from)?)),
     };
     Ok((Revision(stored.revision), record))
 }
@@ -125,6 +139,12 @@ fn decode_instance(from: StoredInstance) -> Result<Instance, Unreadable> {
         health_since: UnixMillis(from.health_since_ms),
         drain,
     })
+}
+
+fn decode_raw(from: StoredRaw) -> Result<RawResource, Unreadable> {
+    let selector = (!from.selector.is_empty()).then(|| NodeSelector::parse("selector", &from.selector));
+    let ttl = (from.ttl_ms != 0).then_some(Duration::from_millis(from.ttl_ms));
+    Ok(RawResource { bytes: from.bytes.into(), selector: selector.transpose()?, ttl })
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -152,12 +172,18 @@ fn decode_cause(cause: Cause) -> RemovalCause {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::conformance::{instance, lease, service, tombstone};
+    use crate::storage::conformance::{instance, lease, raw, service, tombstone};
 
     #[test]
     fn records_read_as_they_were_written() {
-        for (key, record) in [service("reviews"), instance("reviews", "r-1", 7), tombstone("reviews", "r-2"), lease(9)]
-        {
+        for (key, record) in [
+            service("reviews"),
+            instance("reviews", "r-1", 7),
+            tombstone("reviews", "r-2"),
+            lease(9),
+            raw("convoy/outbound", "edge"),
+            raw("a//b", ""),
+        ] {
             assert_eq!(decode_key(&encode_key(&key)).expect("a key"), key);
             assert_eq!(decode(&encode(Revision(5), &record)).expect("a record"), (Revision(5), record));
         }
@@ -165,7 +191,7 @@ mod tests {
 
     #[test]
     fn garbage_is_refused() {
-        for key in ["", "x/default/a", "s/default", "i/default/a", "l/zz", "s/De/a"] {
+        for key in ["", "x/default/a", "s/default", "i/default/a", "l/zz", "s/De/a", "r/clusters/a", "r/cars//a"] {
             assert!(decode_key(key).is_err(), "{key}");
         }
         for bytes in [&b""[..], b"\x08\x01", b"garbage", &[0xff; 40]] {

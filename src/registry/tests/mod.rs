@@ -2,6 +2,7 @@
 
 mod fencing;
 mod histories;
+mod raw;
 mod registering;
 mod running;
 
@@ -56,6 +57,7 @@ impl Book {
         let revision = match key {
             Key::Service(key) => snapshot.services.get(key).map(|state| state.service.revision),
             Key::Lease(id) => self.state.lease(*id).map(|state| state.lease.revision),
+            Key::Raw(key) => snapshot.raw.get(key).map(|raw| raw.revision),
             Key::Instance(key) => snapshot
                 .instance(key)
                 .map(|instance| instance.revision)
