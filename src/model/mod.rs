@@ -9,6 +9,7 @@ pub mod node;
 pub mod parse;
 pub mod raw;
 pub mod resource_type;
+pub mod selector;
 pub mod service;
 pub mod wire;
 

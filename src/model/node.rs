@@ -1,6 +1,11 @@
 //! An xDS client as it describes itself, and a condition on that.
 
-use super::{Invalid, Locality, Namespace};
+use cel::Value;
+
+use super::{
+    Invalid, Locality, Namespace,
+    selector::{self, Fields, Selector, Shape},
+};
 
 /// What selectors over nodes may look at.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -14,22 +19,76 @@ pub struct Node {
     pub metadata: serde_json::Value,
 }
 
-/// A condition on a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeSelector {
-    text: String,
+const VARIABLE: &str = "node";
+const LOCALITY: Fields = &[("region", Shape::Plain), ("sub_zone", Shape::Plain), ("zone", Shape::Plain)];
+const FIELDS: Fields = &[
+    ("cluster", Shape::Plain),
+    ("id", Shape::Plain),
+    ("locality", Shape::Fields(LOCALITY)),
+    ("metadata", Shape::Free),
+    ("namespace", Shape::Plain),
+    ("user_agent", Shape::Plain),
+];
+
+impl Node {
+    fn value(&self) -> Value {
+        let text = |name: &str, text: &str| (name.to_owned(), text.to_owned().into());
+        let locality = [
+            text("region", &self.locality.region),
+            text("sub_zone", &self.locality.sub_zone),
+            text("zone", &self.locality.zone),
+        ];
+        selector::map([
+            text("cluster", &self.cluster),
+            text("id", &self.id),
+            ("locality".to_owned(), selector::map(locality)),
+            ("metadata".to_owned(), selector::value(&self.metadata)),
+            text("namespace", self.namespace.as_str()),
+            text("user_agent", &self.user_agent),
+        ])
+    }
 }
+
+/// A condition on a node, such as `node.metadata.role == "edge"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSelector(Selector);
 
 impl NodeSelector {
     pub fn parse(field: &str, text: &str) -> Result<Self, Invalid> {
-        Err(Invalid::new(field, text, "selectors are not read yet"))
+        Selector::parse(field, text, VARIABLE, FIELDS).map(Self)
     }
 
     pub fn as_str(&self) -> &str {
-        &self.text
+        self.0.as_str()
     }
 
-    pub fn matches(&self, _: &Node) -> bool {
-        false
+    pub fn matches(&self, node: &Node) -> bool {
+        self.0.matches(VARIABLE, node.value())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_can_be_asked_for() {
+        let node = Node {
+            id: "web-1".into(),
+            cluster: "web".into(),
+            namespace: Namespace::default(),
+            user_agent: "envoy/1.40.0".into(),
+            locality: Locality { region: "eu".into(), zone: "eu-a".into(), sub_zone: "rack".into() },
+            metadata: serde_json::json!({"role": "edge"}),
+        };
+        for text in [
+            "node.id == 'web-1' && node.cluster == 'web' && node.namespace == 'default'",
+            "node.user_agent.startsWith('envoy/')",
+            "node.locality.region == 'eu' && node.locality.zone == 'eu-a' && node.locality.sub_zone == 'rack'",
+            "node.metadata.role == \"edge\"",
+        ] {
+            assert!(NodeSelector::parse("selector", text).expect(text).matches(&node), "{text}");
+            assert!(!NodeSelector::parse("selector", text).expect(text).matches(&Node::default()), "{text}");
+        }
     }
 }

@@ -4,11 +4,13 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::{Invalid, NodeSelector, ResourceType};
+use super::{Invalid, NodeSelector, ResourceType, ids};
 
-/// Letters of a resource's name.
-pub const MAX_NAME_BYTES: usize = 1024;
-const MAX_VARIANT_BYTES: usize = 63;
+/// A longer name is a mistake; those of `xdstp://` fit.
+pub const MAX_RESOURCE_NAME_BYTES: usize = 1024;
+/// A shorter TTL would be spent on saying it again; a longer one is no TTL.
+pub const MIN_RESOURCE_TTL: Duration = Duration::from_secs(1);
+pub const MAX_RESOURCE_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Under one type and name there may be several variants, for different proxies. A proxy gets the first whose selector
 /// matches it, in the order of the variants' names; those without a selector come last.
@@ -21,22 +23,26 @@ pub struct RawKey {
 }
 
 impl RawKey {
-    /// Reads what names a resource: the type by its name or URL, the resource's exact name, and the variant.
+    /// Checks the rules of names. `kind` is a type's name in the API, or its URL.
     pub fn parse(kind: &str, name: &str, variant: &str) -> Result<Self, Invalid> {
-        let known = || {
-            let names: Vec<&str> = ResourceType::ALL.iter().map(|kind| kind.as_str()).collect();
-            Invalid::new("type", kind, format!("one of {}, or the type URL of one of them", names.join(", ")))
-        };
-        let kind = ResourceType::parse(kind).ok_or_else(known)?;
-        if name.is_empty() || name.len() > MAX_NAME_BYTES || name == "*" {
-            return Err(Invalid::new("name", name, format!("1 to {MAX_NAME_BYTES} bytes, and not \"*\"")));
+        let kind = Self::kind("type", kind)?;
+        let plain = name.chars().all(|c| !c.is_control());
+        if !(1..=MAX_RESOURCE_NAME_BYTES).contains(&name.len()) || !plain {
+            let rule = format!("1 to {MAX_RESOURCE_NAME_BYTES} bytes without control characters");
+            return Err(Invalid::new("name", name, rule));
         }
-        let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if variant.len() > MAX_VARIANT_BYTES || !variant.chars().all(letter) {
-            let rule = format!("up to {MAX_VARIANT_BYTES} of [A-Za-z0-9._-]");
-            return Err(Invalid::new("variant", variant, rule));
+        if !variant.is_empty() && !ids::is_label(variant) {
+            return Err(Invalid::new("variant", variant, "empty, or a DNS label: 1 to 63 of a-z, 0-9 and '-'"));
         }
         Ok(Self { kind, name: name.into(), variant: variant.into() })
+    }
+
+    /// A type by its name in the API, or by its URL.
+    pub fn kind(field: &str, text: &str) -> Result<ResourceType, Invalid> {
+        ResourceType::parse(text).ok_or_else(|| {
+            let known = ResourceType::ALL.map(ResourceType::as_str).join(", ");
+            Invalid::new(field, text, format!("one of {known}, or the type URL of one of them"))
+        })
     }
 }
 
@@ -57,25 +63,36 @@ pub struct RawResource {
     pub ttl: Option<Duration>,
 }
 
+/// Checks a TTL's bounds.
+pub fn check_ttl(ttl: Duration) -> Result<Duration, Invalid> {
+    if (MIN_RESOURCE_TTL..=MAX_RESOURCE_TTL).contains(&ttl) {
+        return Ok(ttl);
+    }
+    let text = convoy_client::json::format_duration;
+    let rule = format!("from {} to {}", text(MIN_RESOURCE_TTL), text(MAX_RESOURCE_TTL));
+    Err(Invalid::new("ttl", text(ttl), rule))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_resource_is_named_by_type_and_name() {
-        let key = RawKey::parse("clusters", "web", "").expect("valid");
-        assert_eq!(RawKey::parse(ResourceType::Cluster.type_url(), "web", "").expect("valid"), key);
-        assert_eq!(key.to_string(), "clusters/web");
-        assert_eq!(RawKey::parse("routes", "a/b c", "edge-1").expect("valid").to_string(), "routes/a/b c (edge-1)");
+    fn keys_name_the_field_at_fault() {
+        let long = "n".repeat(MAX_RESOURCE_NAME_BYTES + 1);
         for (kind, name, variant, field) in [
-            ("cluster", "web", "", "type"),
+            ("cluster", "a", "", "type"),
+            ("", "a", "", "type"),
             ("clusters", "", "", "name"),
-            ("clusters", "*", "", "name"),
-            ("clusters", &"x".repeat(MAX_NAME_BYTES + 1), "", "name"),
-            ("clusters", "web", "a/b", "variant"),
-            ("clusters", "web", &"x".repeat(64), "variant"),
+            ("clusters", "a\nb", "", "name"),
+            ("clusters", &long, "", "name"),
+            ("clusters", "a", "A", "variant"),
+            ("clusters", "a", "a/b", "variant"),
         ] {
-            assert_eq!(RawKey::parse(kind, name, variant).expect_err(field).field, field);
+            assert_eq!(RawKey::parse(kind, name, variant).expect_err(field).field, field, "{kind} {name} {variant}");
         }
+        let by_url = RawKey::parse(ResourceType::Cluster.type_url(), "convoy/a b", "edge").expect("valid");
+        assert_eq!(by_url, RawKey::parse("clusters", "convoy/a b", "edge").expect("valid"));
+        assert_eq!(by_url.to_string(), "clusters/convoy/a b (edge)");
     }
 }

@@ -4,8 +4,8 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use super::{Change, CommitError, Key, Opened, Record, Storage, Transaction, memory::MemoryStore, redb::RedbStore};
 use crate::model::{
-    Exports, Incarnation, Instance, InstanceSpec, Lease, LeaseId, Locality, Namespace, Port, PortName, Protocol,
-    RawKey, RawResource, RemovalCause, Revision, Service, ServicePort, Sla, Tombstone, UnixMillis, parse,
+    Exports, Incarnation, Instance, InstanceSpec, Lease, LeaseId, Locality, Namespace, NodeSelector, Port, PortName,
+    Protocol, RawKey, RawResource, RemovalCause, Revision, Service, ServicePort, Sla, Tombstone, UnixMillis, parse,
 };
 
 pub(crate) fn service(name: &str) -> (Key, Record) {
@@ -54,9 +54,10 @@ pub(crate) fn lease(id: u128) -> (Key, Record) {
 }
 
 pub(crate) fn raw(name: &str, variant: &str) -> (Key, Record) {
-    let key = RawKey::parse("routes", name, variant).expect("a key");
-    let raw = RawResource { bytes: b"\x0a\x01r".to_vec().into(), selector: None, ttl: Some(Duration::from_secs(9)) };
-    (Key::Raw(key), Record::Raw(Arc::new(raw)))
+    let selector = NodeSelector::parse("selector", "node.id == \"edge\"").expect("a selector");
+    let resource =
+        RawResource { bytes: b"\x0a\x01a"[..].into(), selector: Some(selector), ttl: Some(Duration::from_secs(9)) };
+    (Key::Raw(RawKey::parse("clusters", name, variant).expect("a key")), Record::Raw(Arc::new(resource)))
 }
 
 fn put((key, record): (Key, Record)) -> Transaction {
@@ -105,6 +106,10 @@ async fn conforms(store: &dyn Storage, opened: &mut Opened) {
     let (key, record) = instance("a", "2", 6);
     let outcomes = store.commit(vec![delete(key.clone()), put_if(Revision(0), (key, record))]).await;
     assert_eq!(outcomes, [Ok(Revision(start + 5)), Ok(Revision(start + 6))]);
+
+    // Variants of a resource are kept apart.
+    let outcomes = store.commit(vec![put_if(Revision(0), raw("a", "")), put_if(Revision(0), raw("a", "edge"))]).await;
+    assert_eq!(outcomes, [Ok(Revision(start + 7)), Ok(Revision(start + 8))]);
 }
 
 #[tokio::test]
@@ -125,12 +130,14 @@ async fn redb_conforms_and_holds_everything_when_it_is_opened_again() {
         conforms(&store, &mut opened).await;
     }
     let (store, opened) = RedbStore::open(directory.path(), "other").expect("it opens again");
-    assert_eq!((&*opened.store_id, opened.revision), ("new", Revision(6)));
+    assert_eq!((&*opened.store_id, opened.revision), ("new", Revision(8)));
     let mut expected = vec![
         (instance("a", "1", 2), Revision(3)),
         (instance("a", "2", 6), Revision(6)),
         (lease(1), Revision(2)),
         (service("a"), Revision(1)),
+        (raw("a", ""), Revision(7)),
+        (raw("a", "edge"), Revision(8)),
     ];
     expected.sort_by(|a, b| a.0.0.cmp(&b.0.0));
     let mut found: Vec<_> =
@@ -139,7 +146,7 @@ async fn redb_conforms_and_holds_everything_when_it_is_opened_again() {
     assert_eq!(found, expected);
     // Revisions go on, and conditions know what was there before.
     let (key, record) = instance("a", "1", 9);
-    assert_eq!(store.commit(vec![put_if(Revision(3), (key, record))]).await, [Ok(Revision(7))]);
+    assert_eq!(store.commit(vec![put_if(Revision(3), (key, record))]).await, [Ok(Revision(9))]);
 }
 
 #[tokio::test]

@@ -77,7 +77,7 @@ pub fn encode(revision: Revision, record: &Record) -> Vec<u8> {
             exports: wire::exports(&service.exports),
         }),
         Record::Raw(raw) => stored_record::Record::Raw(StoredRaw {
-            body: raw.bytes.to_vec(),
+            bytes: raw.bytes.to_vec(),
             selector: raw.selector.as_ref().map(|selector| selector.as_str().to_owned()).unwrap_or_default(),
             ttl_ms: raw.ttl.map_or(0, millis),
         }),
@@ -119,7 +119,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Revision, Record), Unreadable> {
             let selector = Some(from.selector).filter(|text| !text.is_empty());
             let selector = selector.map(|text| NodeSelector::parse("selector", &text)).transpose()?;
             let ttl = (from.ttl_ms > 0).then_some(Duration::from_millis(from.ttl_ms));
-            Record::Raw(Arc::new(RawResource { bytes: from.body.into(), selector, ttl }))
+            Record::Raw(Arc::new(RawResource { bytes: from.bytes.into(), selector, ttl }))
         }
         stored_record::Record::Instance(from) => Record::Instance(Arc::new(decode_instance(from)?)),
         stored_record::Record::Tombstone(from) => Record::Tombstone(Tombstone {

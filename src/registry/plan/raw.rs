@@ -1,4 +1,4 @@
-//! Resources that somebody writes: put and deleted.
+//! Resources that somebody wrote: put and deleted. What they say has been checked at the border.
 
 use std::sync::Arc;
 
@@ -14,11 +14,15 @@ impl State {
         let current = self.snapshot().raw.get(key);
         let mut plan = Plan::default();
         plan.expect(Key::Raw(key.clone()), current.map(|current| current.revision).unwrap_or_default());
+        plan.join(
+            Group::RawResources,
+            usize::from(current.is_none()),
+            self.snapshot().raw.len(),
+            limits.raw_resources,
+        )?;
         if current.is_none_or(|current| *current.value != *resource) {
             plan.put(Key::Raw(key.clone()), Record::Raw(Arc::new(resource.clone())));
         }
-        let added = usize::from(current.is_none());
-        plan.join(Group::RawResources, added, self.snapshot().raw.len(), limits.raw_resources)?;
         Ok(plan)
     }
 

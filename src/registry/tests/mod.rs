@@ -3,6 +3,7 @@
 mod fencing;
 mod histories;
 mod putting;
+mod raw;
 mod registering;
 mod running;
 

@@ -1,7 +1,7 @@
-//! Services and resources that somebody puts.
+//! Services that somebody puts.
 
 use super::*;
-use crate::model::{Exports, Namespace, Protocol, RawKey, RawResource, ServiceChange, ServicePort};
+use crate::model::{Exports, Namespace, Protocol, ServiceChange, ServicePort};
 
 fn port(name: &str, number: u16) -> (PortName, ServicePort) {
     (PortName::parse("", name).expect("a label"), ServicePort { protocol: Protocol::Http, number })
@@ -43,25 +43,4 @@ fn what_is_left_out_of_a_service_stays() {
     assert_eq!(book.state.snapshot().revision, before);
     put(&mut book, ServiceChange { exports: Some(Exports::default()), ..Default::default() }).expect("taken back");
     assert_eq!(web(&book).exports, Exports::default());
-}
-
-#[test]
-fn a_resource_is_put_changed_and_deleted() {
-    let mut book = Book::default();
-    book.limits.raw_resources = 2;
-    let key = |name: &str| RawKey::parse("clusters", name, "").expect("a key");
-    let put = |book: &mut Book, name: &str, bytes: &'static [u8]| {
-        let resource = RawResource { bytes: bytes.into(), selector: None, ttl: None };
-        book.run(&Command::PutRaw { key: key(name), resource }).map(drop)
-    };
-    put(&mut book, "a", b"1").expect("put");
-    put(&mut book, "a", b"1").expect("the same");
-    assert_eq!(book.state.snapshot().revision, Revision(1), "nothing changed");
-    put(&mut book, "a", b"2").expect("changed");
-    put(&mut book, "b", b"1").expect("another");
-    assert!(matches!(put(&mut book, "c", b"1"), Err(Error::LimitReached { limit: 2, .. })));
-    assert_eq!(book.state.snapshot().raw[&key("a")].revision, Revision(2));
-    book.run(&Command::DeleteRaw { key: key("a") }).expect("deleted");
-    assert!(matches!(book.run(&Command::DeleteRaw { key: key("a") }), Err(Error::NotFound { .. })));
-    put(&mut book, "c", b"1").expect("there is room");
 }
