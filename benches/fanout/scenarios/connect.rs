@@ -96,16 +96,9 @@ async fn measure(
     row("CPU per client", Unit::Microseconds, Target::None, &|start| start.cpu);
     row("sent to each", Unit::Kibibytes, Target::None, &|start| start.kibibytes);
     let mut count = |name: &str, of: &dyn Fn(&Start) -> usize| {
-        let [_, convoy] = measured.each_ref().map(|starts| starts.iter().map(|start| of(start) as f64).collect());
+        let [floor, convoy] = measured.each_ref().map(|starts| starts.iter().map(|start| of(start) as f64).collect());
         let (unit, target) = (Unit::Count, Target::AtMost(0.0));
-        report.add(Row {
-            scenario,
-            what: format!("{clients} {what}: {name}"),
-            unit,
-            floor: Vec::new(),
-            convoy,
-            target,
-        });
+        report.add(Row { scenario, what: format!("{clients} {what}: {name}"), unit, floor, convoy, target });
     };
     count("thrown out by the server", &|start| start.thrown_out);
     if kind == Kind::Returning {
