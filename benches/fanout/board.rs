@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use crate::change::Change;
 
 /// What a fleet may take for anything that it is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Default)]
 struct Seen {
@@ -28,6 +28,7 @@ struct Seen {
     responses: usize,
     resources: usize,
     bytes: usize,
+    thrown_out: usize,
     failed: Option<String>,
 }
 
@@ -43,6 +44,8 @@ pub struct Totals {
     pub responses: usize,
     pub resources: usize,
     pub bytes: usize,
+    /// How often a stream was ended by the server, and came back.
+    pub thrown_out: usize,
 }
 
 impl Board {
@@ -88,6 +91,10 @@ impl Board {
             arrived += 1;
         }
         self.arrived(seen, arrived);
+    }
+
+    pub fn thrown_out(&self) {
+        self.seen().thrown_out += 1;
     }
 
     fn arrived(&self, mut seen: MutexGuard<'_, Seen>, count: usize) {
@@ -141,6 +148,6 @@ impl Board {
 
     pub fn totals(&self) -> Totals {
         let seen = self.seen();
-        Totals { responses: seen.responses, resources: seen.resources, bytes: seen.bytes }
+        Totals { responses: seen.responses, resources: seen.resources, bytes: seen.bytes, thrown_out: seen.thrown_out }
     }
 }

@@ -31,8 +31,10 @@ const STREAM: u32 = 1;
 pub enum Broken {
     #[error("the server ended the stream")]
     Ended,
-    #[error("the server reset the stream or the connection")]
-    Reset,
+    #[error("the server reset the stream, code {0}")]
+    Reset(u32),
+    #[error("the server told to go away, code {0}: {1}")]
+    GoAway(u32, String),
     #[error("a frame that is not valid")]
     Frame,
 }
@@ -161,12 +163,15 @@ impl Connection {
                 self.out.extend_from_slice(payload);
             }
             WINDOW_UPDATE => {
-                let more = payload.try_into().map(u32::from_be_bytes).map_err(|_| Broken::Frame)?;
                 let window = if stream == 0 { &mut self.connection_window } else { &mut self.stream_window };
-                *window += i64::from(more);
+                *window += i64::from(number(payload, 0));
                 self.send_waiting();
             }
-            RST_STREAM | GOAWAY => return Err(Broken::Reset),
+            RST_STREAM => return Err(Broken::Reset(number(payload, 0))),
+            GOAWAY => {
+                let text = payload.get(8..).map(String::from_utf8_lossy).unwrap_or_default();
+                return Err(Broken::GoAway(number(payload, 4), text.into()));
+            }
             _ => {}
         }
         if matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 { Err(Broken::Ended) } else { Ok(()) }
@@ -193,6 +198,11 @@ impl Connection {
             self.used = 0;
         }
     }
+}
+
+/// A number in a frame; a frame too short for it has none.
+fn number(payload: &[u8], at: usize) -> u32 {
+    payload.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }
 
 fn head(out: &mut Vec<u8>, length: usize, kind: u8, flags: u8, stream: u32) {

@@ -14,6 +14,9 @@ pub struct Options {
     /// How often each measurement is repeated; the medians are shown
     #[arg(long)]
     pub rounds: Option<usize>,
+    /// Scenario change: with so many streams only, and without redb; to profile a server
+    #[arg(long)]
+    pub streams: Option<usize>,
     /// Fewer streams and rounds: whether it works, in less than two minutes
     #[arg(long)]
     pub quick: bool,

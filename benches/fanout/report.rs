@@ -59,7 +59,8 @@ impl Row {
     }
 
     fn ratio(&self) -> Option<f64> {
-        (!self.floor.is_empty()).then(|| median(&self.ratios()))
+        // Of nothing there are no multiples.
+        self.floor.iter().any(|value| *value > 0.0).then(|| median(&self.ratios()))
     }
 
     fn reached(&self) -> Option<bool> {

@@ -16,7 +16,8 @@ use crate::machine;
 
 /// Below the range of outgoing connections, so that no stream takes a port before its server does.
 const PORTS: std::ops::Range<u16> = 12_000..32_000;
-const START: Duration = Duration::from_secs(60);
+/// How long it may take to start, or to come to rest.
+const START: Duration = Duration::from_secs(120);
 /// A server that uses less than this of such a time has nothing left to do.
 const QUIET_SPAN: Duration = Duration::from_millis(10);
 const QUIET_USE: Duration = Duration::from_millis(1);

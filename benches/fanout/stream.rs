@@ -49,6 +49,8 @@ pub struct Plan {
     pub keep: Keep,
     /// Reads only while this says so.
     pub reads: Option<watch::Receiver<bool>>,
+    /// Connects again if it is thrown out.
+    pub returns: bool,
 }
 
 /// A response as it was received: its type, and its bytes.
@@ -58,6 +60,9 @@ pub type Recorded = (Vec<u8>, Vec<u8>);
 pub struct Stream {
     board: Arc<Board>,
     plan: Plan,
+    server: SocketAddr,
+    from: IpAddr,
+    asked_on: bool,
     tcp: TcpStream,
     connection: Connection,
     messages: Messages,
@@ -81,15 +86,22 @@ impl Stream {
         plan.requests.iter().for_each(|request| connection.send(request));
         let messages = Messages::new(plan.keep);
         let (states, recorded) = (HashMap::new(), Vec::new());
-        Ok(Self { board, plan, tcp, connection, messages, have: Goal::default(), ready: false, states, recorded })
+        let (have, ready, asked_on) = (Goal::default(), false, false);
+        Ok(Self { board, plan, server, from, asked_on, tcp, connection, messages, have, ready, states, recorded })
     }
 
     /// Runs until the server ends it, which is an error, or it is dropped.
     pub async fn run(mut self) {
         let mut buffer = Vec::new();
         loop {
-            if let Err(error) = self.turn(&mut buffer).await {
+            let Err(error) = self.turn(&mut buffer).await else { continue };
+            if !self.plan.returns {
                 return self.board.fail(format!("{error:#}"));
+            }
+            self.board.thrown_out();
+            match Self::connect(self.server, self.from, self.plan, self.board.clone()).await {
+                Ok(again) => self = Self { ready: self.ready, ..again },
+                Err(error) => return self.board.fail(format!("{error:#}")),
             }
         }
     }
@@ -139,7 +151,7 @@ impl Stream {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error.into()),
         }
-        let Self { board, plan, connection, messages, have, states, recorded, .. } = self;
+        let Self { board, plan, asked_on, connection, messages, have, states, recorded, .. } = self;
         let mut answers = Vec::new();
         connection.receive(buffer, |data| {
             messages.feed(data, |response| {
@@ -147,7 +159,9 @@ impl Stream {
                 count(have, response);
                 look(board, states, response);
                 answers.push(wire::acknowledge(&response.type_url, &response.nonce));
-                answers.extend(plan.then.take().map(|request| request.to_vec()));
+                if !std::mem::replace(asked_on, true) {
+                    answers.extend(plan.then.as_deref().map(<[u8]>::to_vec));
+                }
                 if plan.keep == Keep::Everything {
                     recorded.push((response.type_url.clone(), response.whole.clone()));
                 }

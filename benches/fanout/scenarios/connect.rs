@@ -3,6 +3,8 @@
 
 use std::{sync::Arc, time::Instant};
 
+use anyhow::Context;
+
 use super::subject::{everything, record};
 use crate::{
     fleet::Fleet,
@@ -47,6 +49,8 @@ struct Start {
     /// Sent to one client.
     kibibytes: f64,
     resources: usize,
+    /// Connections that the server ended.
+    thrown_out: usize,
 }
 
 async fn measure(
@@ -63,7 +67,7 @@ async fn measure(
     Tape::save(&recorded, &tape)?;
     let servers = [Server::floor(&tape, None).await?, convoy];
     let plan = match kind {
-        Kind::Cold => everything(SERVICES, Keep::Heads),
+        Kind::Cold => Plan { returns: true, ..everything(SERVICES, Keep::Heads) },
         Kind::Returning => returning(&tape::versions(&recorded, CLUSTER)?, &tape::versions(&recorded, ENDPOINT)?),
     };
     let mut measured = [Vec::new(), Vec::new()];
@@ -91,11 +95,14 @@ async fn measure(
     row("the server is at rest", Unit::Milliseconds, TARGET, &|start| start.rest);
     row("CPU per client", Unit::Microseconds, Target::None, &|start| start.cpu);
     row("sent to each", Unit::Kibibytes, Target::None, &|start| start.kibibytes);
-    if kind == Kind::Returning {
-        let resources = measured[1].iter().map(|start| start.resources as f64).collect();
-        let what = format!("{clients} {what}: resources sent");
+    let mut count = |name: &str, of: &dyn Fn(&Start) -> usize| {
+        let [floor, convoy] = measured.each_ref().map(|starts| starts.iter().map(|start| of(start) as f64).collect());
         let (unit, target) = (Unit::Count, Target::AtMost(0.0));
-        report.add(Row { scenario, what, unit, floor: Vec::new(), convoy: resources, target });
+        report.add(Row { scenario, what: format!("{clients} {what}: {name}"), unit, floor, convoy, target });
+    };
+    count("thrown out by the server", &|start| start.thrown_out);
+    if kind == Kind::Returning {
+        count("resources sent", &|start| start.resources);
     }
     Ok(())
 }
@@ -104,13 +111,14 @@ fn returning(clusters: &[(String, String)], endpoints: &[(String, String)]) -> P
     let names: Vec<String> = endpoints.iter().map(|(name, _)| name.clone()).collect();
     let requests = [wire::request(CLUSTER, &[], clusters), wire::request(ENDPOINT, &names, endpoints)];
     let goal = Goal { cluster_responses: 1, ..Goal::default() };
-    Plan { requests: requests.map(Arc::from).into(), then: None, goal, keep: Keep::Heads, reads: None }
+    Plan { requests: requests.map(Arc::from).into(), then: None, goal, keep: Keep::Heads, reads: None, returns: true }
 }
 
 async fn start(server: &Server, plan: &Plan, clients: usize) -> anyhow::Result<Start> {
     let before = server.quiet().await?;
     let begun = Instant::now();
-    let fleet = Fleet::open(server.xds, vec![plan.clone(); clients], clients).await?;
+    let fleet = Fleet::open(server.xds, vec![plan.clone(); clients], clients).await;
+    let fleet = fleet.with_context(|| format!("after {:?}, of {:?}", begun.elapsed(), server.xds))?;
     let (cpu, rest) = server.rest().await?;
     let ready: Vec<_> = fleet.take_ready().into_iter().map(|at| at.saturating_duration_since(begun)).collect();
     let totals = fleet.totals();
@@ -121,6 +129,7 @@ async fn start(server: &Server, plan: &Plan, clients: usize) -> anyhow::Result<S
         cpu: cpu.saturating_sub(before).as_secs_f64() * 1e6 / clients as f64,
         kibibytes: totals.bytes as f64 / 1024.0 / clients as f64,
         resources: totals.resources,
+        thrown_out: totals.thrown_out,
     };
     drop(fleet);
     server.quiet().await?;

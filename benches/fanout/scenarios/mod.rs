@@ -28,20 +28,30 @@ pub async fn run(options: &Options, report: &mut Report) -> anyhow::Result<()> {
     if let Some(unknown) = options.words.iter().find(|word| !NAMES.contains(&word.as_str())) {
         anyhow::bail!("there is no scenario {unknown:?}; there are {}", NAMES.join(", "));
     }
+    let mut failed = Vec::new();
     for name in NAMES {
         if !options.words.is_empty() && !options.words.iter().any(|word| word == name) {
             continue;
         }
-        match name {
-            "change" => changes::run(options, report).await?,
-            "services" => services::run(options, report).await?,
-            "rate" => rate::run(options, report).await?,
-            "burst" => burst::run(options, report).await?,
-            "memory" => memory::run(options, report).await?,
-            "returning" => connect::run_returning(options, report).await?,
-            "cold" => connect::run_cold(options, report).await?,
-            _ => restart::run(options, report).await?,
+        // One that fails says something too, and the others are still of use.
+        if let Err(error) = scenario(name, options, report).await {
+            eprintln!("{name} has failed: {error:#}");
+            failed.push(name);
         }
     }
+    anyhow::ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
+}
+
+async fn scenario(name: &str, options: &Options, report: &mut Report) -> anyhow::Result<()> {
+    match name {
+        "change" => changes::run(options, report).await,
+        "services" => services::run(options, report).await,
+        "rate" => rate::run(options, report).await,
+        "burst" => burst::run(options, report).await,
+        "memory" => memory::run(options, report).await,
+        "returning" => connect::run_returning(options, report).await,
+        "cold" => connect::run_cold(options, report).await,
+        _ => restart::run(options, report).await,
+    }
 }
