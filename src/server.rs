@@ -143,7 +143,8 @@ impl Server {
             registry,
             fanout,
         };
-        server.serve(api, Shared { cache, proxies, metrics, admission, stopping: stopped }, [http, grpc, xds]).await
+        let shared = Shared::new(cache, proxies, metrics, admission, stopped);
+        server.serve(api, shared, [http, grpc, xds]).await
     }
 
     async fn serve(
@@ -162,6 +163,12 @@ impl Server {
         let routes = api::grpc::routes(api, stopped.clone()).await?;
         let until = wait_for_stop(stopped.clone());
         self.servers.spawn(async move { serve_grpc(routes, grpc, until).await.context("the gRPC server has failed") });
+        let (cache, stop) = (xds.cache.clone(), stopped.clone());
+        self.core.spawn(async move {
+            wait_for_stop(stop).await;
+            cache.wake_all();
+            Ok(())
+        });
         let (health, farewell) = health::service(stopped.clone()).await;
         self.core.spawn(async move {
             farewell.await;

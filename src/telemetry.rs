@@ -56,6 +56,38 @@ struct Stream {
     variant: &'static str,
 }
 
+/// The metrics of one xDS resource type, looked up once: they are counted for every response.
+#[derive(Clone, Debug)]
+pub struct TypeMetrics {
+    responses: Counter,
+    acks: Counter,
+    nacks: Counter,
+    overdue: Counter,
+    convergence_seconds: Histogram,
+}
+
+impl TypeMetrics {
+    pub fn response(&self) {
+        self.responses.inc();
+    }
+
+    pub fn ack(&self) {
+        self.acks.inc();
+    }
+
+    pub fn nack(&self) {
+        self.nacks.inc();
+    }
+
+    pub fn overdue(&self) {
+        self.overdue.inc();
+    }
+
+    pub fn converged(&self, took: Duration) {
+        self.convergence_seconds.observe(took.as_secs_f64());
+    }
+}
+
 #[derive(Debug)]
 pub struct Metrics {
     prometheus: Prometheus,
@@ -152,24 +184,15 @@ impl Metrics {
         self.streams.get_or_create(&Stream { r#type: service, variant: dialect }).dec();
     }
 
-    pub fn response(&self, kind: &'static str) {
-        self.responses.get_or_create(&Type { r#type: kind }).inc();
-    }
-
-    pub fn ack(&self, kind: &'static str) {
-        self.acks.get_or_create(&Type { r#type: kind }).inc();
-    }
-
-    pub fn nack(&self, kind: &'static str) {
-        self.nacks.get_or_create(&Type { r#type: kind }).inc();
-    }
-
-    pub fn overdue(&self, kind: &'static str) {
-        self.overdue.get_or_create(&Type { r#type: kind }).inc();
-    }
-
-    pub fn converged(&self, kind: &'static str, took: Duration) {
-        self.convergence_seconds.get_or_create(&Type { r#type: kind }).observe(took.as_secs_f64());
+    pub fn of_type(&self, kind: &'static str) -> TypeMetrics {
+        let of = Type { r#type: kind };
+        TypeMetrics {
+            responses: self.responses.get_or_create(&of).clone(),
+            acks: self.acks.get_or_create(&of).clone(),
+            nacks: self.nacks.get_or_create(&of).clone(),
+            overdue: self.overdue.get_or_create(&of).clone(),
+            convergence_seconds: self.convergence_seconds.get_or_create(&of).clone(),
+        }
     }
 
     /// All metrics as text, with the gauges of the registry as counted now.

@@ -98,6 +98,12 @@ impl Cache {
 
     pub fn set_readiness(&self, readiness: Readiness) {
         self.readiness.send_replace(readiness);
+        self.wake_all();
+    }
+
+    /// Lets every stream look at what concerns everybody.
+    pub fn wake_all(&self) {
+        self.streams.iter().for_each(|stream| stream.wake());
     }
 
     /// The revision up to which everybody has been told of what concerns him.

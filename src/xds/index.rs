@@ -21,11 +21,13 @@ pub struct News {
     pub names: BTreeMap<(ResourceType, Arc<str>), Revision>,
     /// Which raw resources are meant for it.
     pub selection: bool,
+    /// Something that concerns everybody: how ready Convoy is, or that it stops.
+    pub wake: bool,
 }
 
 impl News {
     fn is_empty(&self) -> bool {
-        self.names.is_empty() && !self.selection
+        self.names.is_empty() && !self.selection && !self.wake
     }
 }
 
@@ -50,6 +52,11 @@ impl Mailbox {
                 news.names.entry((kind, name.clone())).or_insert(revision);
             }
         }
+        self.notify.notify_one();
+    }
+
+    pub(super) fn wake(&self) {
+        lock(&self.news).wake = true;
         self.notify.notify_one();
     }
 

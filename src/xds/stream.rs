@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     model::{Invalid, ResourceType, UnixMillis},
-    telemetry::Metrics,
+    telemetry::{Metrics, TypeMetrics},
 };
 
 /// What all streams share.
@@ -36,7 +36,29 @@ pub struct Shared {
     pub proxies: Arc<Proxies>,
     pub metrics: Arc<Metrics>,
     pub admission: Admission,
+    /// Whoever sets it wakes all streams.
     pub stopping: watch::Receiver<bool>,
+    /// By type; those of types that Convoy does not know come last.
+    metrics_by_type: [TypeMetrics; ResourceType::ALL.len() + 1],
+}
+
+impl Shared {
+    pub fn new(
+        cache: Arc<Cache>,
+        proxies: Arc<Proxies>,
+        metrics: Arc<Metrics>,
+        admission: Admission,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
+        let of_type =
+            |index: usize| metrics.of_type(ResourceType::ALL.get(index).map_or("unknown", |kind| kind.as_str()));
+        let metrics_by_type = std::array::from_fn(of_type);
+        Self { cache, proxies, metrics, admission, stopping, metrics_by_type }
+    }
+
+    fn metrics_of(&self, kind: Option<ResourceType>) -> &TypeMetrics {
+        &self.metrics_by_type[kind.map_or(ResourceType::ALL.len(), |kind| kind as usize)]
+    }
 }
 
 /// A call as it comes in.
@@ -105,7 +127,6 @@ struct Live {
     catalog: ViewCatalog,
     stream: Arc<Stream>,
     readiness: watch::Receiver<Readiness>,
-    stopping: watch::Receiver<bool>,
     admission: Admitted,
     /// When it has lived long enough.
     ends_at: Option<Instant>,
@@ -149,7 +170,6 @@ impl Live {
             catalog,
             stream,
             readiness: shared.cache.readiness(),
-            stopping,
             admission: Admitted::NotYet,
             ends_at: shared.admission.end_of_a_stream(),
             _opened: opened,
@@ -168,7 +188,10 @@ impl Live {
                 return Ok(Some(response));
             }
             self.shared.proxies.raise();
-            // A stream ends without harm only if its client was served.
+            // A stream ends without harm only if its client was served. Who is in the index is woken for this.
+            if *self.shared.stopping.borrow() {
+                return if served { Ok(None) } else { Err(Status::unavailable("Convoy is stopping")) };
+            }
             let ends_at = self.ends_at.filter(|_| served);
             let wake_at = deadline.into_iter().chain(ends_at).min();
             tokio::select! {
@@ -187,19 +210,10 @@ impl Live {
                         self.catalog.reselect(&mut session);
                     }
                 }
-                changed = self.readiness.changed() => {
-                    // The cache outlives its streams.
-                    changed.map_err(|_| Status::unavailable("Convoy is stopping"))?;
-                }
                 permit = self.shared.admission.admit(), if waits => {
                     self.admission = Admitted::Now { _permit: permit, until: Instant::now() + PATIENCE };
                 }
                 () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {}
-                () = stopped(&mut self.stopping) => return if served {
-                    Ok(None)
-                } else {
-                    Err(Status::unavailable("Convoy is stopping"))
-                },
             }
             if ends_at.is_some_and(|at| at <= Instant::now()) {
                 return Ok(None);
@@ -210,7 +224,7 @@ impl Live {
     /// What can go now; when to look again; whether requests are read; whether it waits to be admitted; whether it was
     /// served.
     fn poll(&mut self) -> (Option<Response>, Option<Instant>, bool, bool, bool) {
-        let (readiness, now) = (*self.readiness.borrow_and_update(), now());
+        let (readiness, now) = (*self.readiness.borrow(), now());
         let mut session = lock(&self.stream.session);
         let served = session.was_served();
         match &self.admission {
@@ -250,9 +264,10 @@ impl Live {
         }
         match verdict {
             Some((kind, Verdict::Ack(took))) => {
-                self.shared.metrics.ack(kind.as_str());
+                let metrics = self.shared.metrics_of(Some(kind));
+                metrics.ack();
                 if let Some(took) = took {
-                    self.shared.metrics.converged(kind.as_str(), took);
+                    metrics.converged(took);
                 }
             }
             Some((kind, Verdict::Nack)) => self.report_nack(kind),
@@ -262,7 +277,7 @@ impl Live {
     }
 
     fn report_nack(&self, kind: ResourceType) {
-        self.shared.metrics.nack(kind.as_str());
+        self.shared.metrics_of(Some(kind)).nack();
         let status = lock(&self.stream.session).status().find(|(of, _)| *of == kind);
         if let Some(nack) = status.and_then(|(_, status)| status.last_nack) {
             let node = &self.stream.client.id;
@@ -271,10 +286,10 @@ impl Live {
     }
 
     fn count(&self, response: &Response) {
-        let kind = response.kind.map_or("unknown", ResourceType::as_str);
-        self.shared.metrics.response(kind);
+        let metrics = self.shared.metrics_of(response.kind);
+        metrics.response();
         if response.overdue {
-            self.shared.metrics.overdue(kind);
+            metrics.overdue();
         }
     }
 }

@@ -68,7 +68,7 @@ impl Plan {
             let what = match group {
                 Group::Service(service) => format!("the number of instances of {service}"),
                 Group::Lease(lease) => format!("the number of instances of lease {lease}"),
-                Group::RawResources => "the number of resources that are written".into(),
+                Group::RawResources => "the number of resources".into(),
             };
             return Err(Error::LimitReached { what, limit });
         }
