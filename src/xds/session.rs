@@ -28,7 +28,8 @@ use super::{
         Catalog, Dialect, Features, Interest, MAX_NAME_BYTES, MAX_NAMES, Now, Readiness, Refusal, Response, TypeStatus,
     },
     request::text,
-    resource::Resource,
+    resource::{Resource, Version},
+    response::Head,
     subscription::Changed,
     type_state::{Batch, TypeState},
 };
@@ -113,6 +114,13 @@ impl Session {
     /// An answer outside of any type's state, which waits for nothing.
     pub fn poll_immediate(&mut self) -> Option<Response> {
         self.immediate.pop_front()
+    }
+
+    /// A response that says nothing, to a client that waits for one.
+    pub fn nothing(&mut self, kind: ResourceType) -> Response {
+        let (nonce, dialect, features) = (self.nonce(), self.dialect, self.features);
+        let head = Head { dialect, features, type_url: kind.type_url(), version: Version(0), nonce };
+        Response { kind: Some(kind), chunks: head.respond(&[]), overdue: false }
     }
 
     /// How many names the stream keeps for itself, and shares with nobody: what its memory grows with.

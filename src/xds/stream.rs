@@ -314,14 +314,14 @@ fn lock(session: &Mutex<Session>) -> MutexGuard<'_, Session> {
     session.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn refuse(refusal: Refusal) -> Status {
+pub(super) fn refuse(refusal: Refusal) -> Status {
     match refusal {
         Refusal::TooMuch => Status::resource_exhausted(refusal.to_string()),
         Refusal::NoType | Refusal::OtherType { .. } | Refusal::NotText => Status::invalid_argument(refusal.to_string()),
     }
 }
 
-fn now() -> Now {
+pub(super) fn now() -> Now {
     Now { at: Instant::now(), unix: unix() }
 }
 

@@ -1,6 +1,7 @@
 //! ADS and the single-type services over real gRPC streams, in both dialects. The protocol's rules are tested one by one
 //! beside the session; here the promises are held end to end: registry in, resources out.
 
+mod fetch;
 mod incremental;
 mod nacks;
 mod settling;
