@@ -4,8 +4,9 @@ use std::{env, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 3] = ["convoy/v1/types.proto", "convoy/v1/registry.proto", "convoy/v1/proxies.proto"];
-const DURATIONS: [&str; 9] = [
+const FILES: [&str; 4] =
+    ["convoy/v1/types.proto", "convoy/v1/registry.proto", "convoy/v1/proxies.proto", "convoy/v1/resources.proto"];
+const DURATIONS: [&str; 11] = [
     "Sla.latency_p50",
     "Sla.latency_p99",
     "Lease.ttl",
@@ -15,6 +16,8 @@ const DURATIONS: [&str; 9] = [
     "DrainRequest.drain_time",
     "DrainResponse.drain_time",
     "PutServiceRequest.drain_time",
+    "Resource.ttl",
+    "PutResourceRequest.ttl",
 ];
 const TIMES: [&str; 5] =
     ["Health.since", "Instance.registered_at", "Proxy.connected_at", "ProxyType.acked_at", "Nack.at"];
@@ -80,6 +83,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
              deserialize_with = \"crate::json::read_enum::<{name}, _>\")]"
         );
         config = config.field_attribute(format!(".convoy.v1.{field}"), with);
+    }
+    // A message of another's API has no JSON here; see `Resource.body`.
+    for field in ["Resource.body", "PutResourceRequest.body"] {
+        config = config.field_attribute(format!(".convoy.v1.{field}"), "#[serde(skip)]");
     }
     // Only a removal has a cause.
     let skip = "#[serde(skip_serializing_if = \"crate::json::is_unspecified\")]";

@@ -11,7 +11,7 @@ use tonic::{
 
 use crate::{
     Error,
-    proto::{self, proxies_client::ProxiesClient, registry_client::RegistryClient},
+    proto::{self, proxies_client::ProxiesClient, registry_client::RegistryClient, resources_client::ResourcesClient},
     watch::Watch,
 };
 
@@ -30,6 +30,7 @@ const LARGEST_ANSWER: usize = 512 * 1024 * 1024;
 pub struct Client {
     registry: RegistryClient<Channel>,
     proxies: ProxiesClient<Channel>,
+    resources: ResourcesClient<Channel>,
     deadline: Duration,
 }
 
@@ -68,7 +69,8 @@ impl Client {
             .connect_lazy();
         Ok(Self {
             registry: RegistryClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
-            proxies: ProxiesClient::new(channel).max_decoding_message_size(LARGEST_ANSWER),
+            proxies: ProxiesClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
+            resources: ResourcesClient::new(channel).max_decoding_message_size(LARGEST_ANSWER),
             deadline: DEADLINE,
         })
     }
@@ -105,6 +107,14 @@ impl Client {
         delete_service(DeleteServiceRequest) -> DeleteServiceResponse of registry;
         /// The xDS clients connected.
         list_proxies(ListProxiesRequest) -> ListProxiesResponse of proxies;
+        /// Puts an xDS resource in place of a generated one of its name, or beside them.
+        put_resource(PutResourceRequest) -> Resource of resources;
+        /// One resource that was put, with its body.
+        get_resource(GetResourceRequest) -> Resource of resources;
+        /// The resources that were put, without their bodies.
+        list_resources(ListResourcesRequest) -> ListResourcesResponse of resources;
+        /// Removes a resource that was put: a generated one of its name stands again.
+        delete_resource(DeleteResourceRequest) -> DeleteResourceResponse of resources;
     }
 
     /// What there is, then every change, for ever: the watch goes on by itself when the stream breaks.

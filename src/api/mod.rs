@@ -4,6 +4,7 @@
 pub mod error;
 pub mod grpc;
 pub mod http;
+mod resources;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 

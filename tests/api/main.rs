@@ -15,5 +15,6 @@ mod limits;
 mod paths;
 mod refusals;
 mod registration;
+mod resources;
 mod services;
 mod watch;

@@ -1,7 +1,13 @@
 //! The public API through either of its faces: the same call, and an answer or a refusal in the same form.
 
-use convoy::api::error::{Body, DOMAIN, Problem};
-use convoy_client::proto::{self, proxies_client::ProxiesClient, registry_client::RegistryClient};
+use convoy::{
+    api::error::{Body, DOMAIN, Problem},
+    envoy_json,
+    model::ResourceType,
+};
+use convoy_client::proto::{
+    self, proxies_client::ProxiesClient, registry_client::RegistryClient, resources_client::ResourcesClient,
+};
 use hyper::Method;
 use serde_json::{Value, json};
 use tonic::{
@@ -51,6 +57,10 @@ pub enum Call {
     PutService(proto::PutServiceRequest),
     DeleteService(proto::DeleteServiceRequest),
     ListProxies,
+    PutResource(proto::PutResourceRequest),
+    GetResource(proto::GetResourceRequest),
+    ListResources(proto::ListResourcesRequest),
+    DeleteResource(proto::DeleteResourceRequest),
 }
 
 #[derive(Clone, Debug)]
@@ -58,6 +68,7 @@ pub struct Api {
     pub http: Http,
     pub registry: RegistryClient<Channel>,
     proxies: ProxiesClient<Channel>,
+    resources: ResourcesClient<Channel>,
 }
 
 impl Api {
@@ -65,7 +76,8 @@ impl Api {
         let endpoint = Endpoint::from_shared(format!("http://{}", addresses.grpc)).expect("an address");
         let channel = endpoint.connect_lazy();
         let registry = RegistryClient::new(channel.clone()).max_decoding_message_size(usize::MAX);
-        Self { http: Http(addresses.http), registry, proxies: ProxiesClient::new(channel) }
+        let resources = ResourcesClient::new(channel.clone());
+        Self { http: Http(addresses.http), registry, proxies: ProxiesClient::new(channel), resources }
     }
 
     /// The answer, in the API's JSON form whatever the face.
@@ -124,6 +136,23 @@ impl Api {
             }
             Call::DeleteService(of) => (Method::DELETE, path(&of.namespace, &of.service), Value::Null),
             Call::ListProxies => (Method::GET, "/v1/proxies".into(), Value::Null),
+            Call::PutResource(of) => {
+                let body = of.body.unwrap_or_default();
+                let mut query = vec![format!("variant={}", of.variant), format!("selector={}", escape(&of.selector))];
+                query.extend(of.ttl.map(|ttl| format!("ttl={}s", ttl.seconds)));
+                let kind = ResourceType::from_type_url(&body.type_url).expect("a known type");
+                let path = format!("{}?{}", resource(&of.r#type, &of.name), query.join("&"));
+                (Method::PUT, path, envoy_json::write(kind, &body.value))
+            }
+            Call::GetResource(of) => {
+                (Method::GET, format!("{}?variant={}", resource(&of.r#type, &of.name), of.variant), Value::Null)
+            }
+            Call::ListResources(of) => {
+                (Method::GET, format!("/v1/resources?type={}&name={}", of.r#type, escape(&of.name)), Value::Null)
+            }
+            Call::DeleteResource(of) => {
+                (Method::DELETE, format!("{}?variant={}", resource(&of.r#type, &of.name), of.variant), Value::Null)
+            }
         };
         let body = if body.is_null() { String::new() } else { body.to_string() };
         refused_http(&self.http.call(method, &path, body).await)
@@ -146,8 +175,36 @@ impl Api {
                 let listed = self.proxies.clone().list_proxies(proto::ListProxiesRequest {}).await;
                 answer(listed).map(|answer| json!(answer))
             }
+            Call::PutResource(request) => answer(self.resources.clone().put_resource(request).await).map(shown),
+            Call::GetResource(request) => answer(self.resources.clone().get_resource(request).await).map(shown),
+            Call::ListResources(request) => {
+                answer(self.resources.clone().list_resources(request).await).map(|answer| json!(answer))
+            }
+            Call::DeleteResource(request) => {
+                answer(self.resources.clone().delete_resource(request).await).map(|answer| json!(answer))
+            }
         }
     }
+}
+
+/// A resource as the HTTP API shows it.
+fn shown(resource: proto::Resource) -> Value {
+    let mut json = json!(resource);
+    let body = resource.body.unwrap_or_default();
+    let kind = ResourceType::from_type_url(&body.type_url).expect("a known type");
+    json["resource"] = envoy_json::write(kind, &body.value);
+    json
+}
+
+/// A resource's path.
+pub fn resource(kind: &str, name: &str) -> String {
+    format!("/v1/resources/{kind}/{}", escape(name))
+}
+
+/// Percent-encoded, but for what may stand in any part of a URL.
+pub fn escape(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/:".contains(&byte);
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 /// A service's path; the namespace is `default` when empty.
