@@ -32,7 +32,7 @@ const ENUMS: [(&str, &str); 8] = [
     ("ProxyType.sync", "SyncState"),
 ];
 /// What is left out of JSON when absent.
-const OPTIONAL: [&str; 24] = [
+const OPTIONAL: [&str; 25] = [
     "Registration.weight",
     "Registration.ready",
     "Registration.locality",
@@ -54,6 +54,7 @@ const OPTIONAL: [&str; 24] = [
     "DeregisterRequest.incarnation",
     "DrainRequest.incarnation",
     "DrainResponse.instance",
+    "PutServiceRequest.export_to",
     "PutServiceResponse.service",
     "WatchEvent.instance",
     "ProxyType.last_nack",

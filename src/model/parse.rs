@@ -6,7 +6,7 @@ use convoy_client::proto;
 
 use super::{
     Capability, Exports, InstanceId, InstanceKey, InstanceSpec, Invalid, Limits, Locality, Namespace, Port, PortName,
-    Protocol, Service, ServiceKey, ServiceName, ServicePort, Sla, limits::at_most, service::DEFAULT_DRAIN_TIME,
+    Protocol, ServiceKey, ServiceName, ServicePatch, ServicePort, Sla, limits::at_most,
 };
 
 const DEFAULT_WEIGHT: u32 = 100;
@@ -15,6 +15,9 @@ const MAX_CAPABILITY_VERSION_BYTES: usize = 64;
 const MAX_LOCALITY_BYTES: usize = 63;
 /// A longer latency is a mistake, and one beyond 584 years cannot be told in JSON.
 const MAX_LATENCY: Duration = Duration::from_secs(24 * 60 * 60);
+/// A service for more namespaces is for all.
+const MAX_EXPORTS: usize = 256;
+pub const ALL_NAMESPACES: &str = "*";
 /// A drain longer than this is no drain.
 pub const MAX_DRAIN_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -197,16 +200,16 @@ pub fn drain_time(value: Option<prost_types::Duration>) -> Result<Option<Duratio
     value.map(|value| at_most_for("drain_time", value, MAX_DRAIN_TIME)).transpose()
 }
 
-/// A service as somebody puts it; the default port is the first unless it is named.
+/// A service as somebody puts it.
 pub fn service(
     default_port: &str,
     ports: &[proto::ServicePort],
     drain: Option<prost_types::Duration>,
+    export_to: Option<&proto::ExportTo>,
     limits: &Limits,
-) -> Result<Service, Invalid> {
+) -> Result<ServicePatch, Invalid> {
     at_most("ports", ports.len(), limits.ports, "ports")?;
-    let mut parsed = BTreeMap::new();
-    let mut first = None;
+    let mut parsed: Vec<(PortName, ServicePort)> = Vec::with_capacity(ports.len());
     for (index, port) in ports.iter().enumerate() {
         let outer = format!("ports[{index}]");
         let parse = || -> Result<(PortName, ServicePort), Invalid> {
@@ -214,21 +217,37 @@ pub fn service(
             Ok((name, ServicePort { protocol: protocol(port.protocol)?, number: port_number(port.port)? }))
         };
         let (name, port) = parse().map_err(|invalid| invalid.inside(&outer))?;
-        first.get_or_insert(name.clone());
-        if parsed.insert(name.clone(), port).is_some() {
+        if parsed.iter().any(|(other, _)| *other == name) {
             return Err(Invalid::new(format!("{outer}.name"), name, "unique among the ports"));
         }
+        parsed.push((name, port));
     }
-    let default_port = match (default_port, first) {
-        (_, None) => return Err(Invalid::new("ports", "", "at least one port")),
-        ("", Some(first)) => first,
-        (name, Some(_)) => PortName::parse("default_port", name)?,
-    };
-    if !parsed.contains_key(&default_port) {
-        return Err(Invalid::new("default_port", default_port, "the name of one of the ports"));
+    let named = (!default_port.is_empty()).then(|| PortName::parse("default_port", default_port));
+    Ok(ServicePatch {
+        default_port: named.transpose()?,
+        ports: parsed,
+        drain_time: drain_time(drain)?,
+        exports: export_to.map(|to| exports(&to.namespaces)).transpose()?,
+    })
+}
+
+/// Namespaces, or `*` for all.
+pub fn exports(namespaces: &[String]) -> Result<Exports, Invalid> {
+    at_most("export_to.namespaces", namespaces.len(), MAX_EXPORTS, "namespaces; `*` means all")?;
+    let mut exports = Exports::default();
+    for (index, name) in namespaces.iter().enumerate() {
+        match name.as_str() {
+            ALL_NAMESPACES => exports.all = true,
+            name => {
+                let namespace = Namespace::parse(&format!("export_to.namespaces[{index}]"), name);
+                exports.namespaces.insert(namespace.map_err(|invalid| {
+                    let rule = format!("`*`, or {}", invalid.rule);
+                    Invalid { rule, ..invalid }
+                })?);
+            }
+        }
     }
-    let drain_time = drain_time(drain)?.unwrap_or(DEFAULT_DRAIN_TIME);
-    Ok(Service { default_port, ports: parsed, drain_time, exports: Exports::default() })
+    Ok(exports)
 }
 
 #[cfg(test)]
@@ -334,15 +353,15 @@ mod tests {
     }
 
     #[test]
-    fn a_services_default_port_is_one_of_its_ports() {
-        let ports = [
-            proto::ServicePort { name: "http".into(), protocol: 1, port: 80 },
-            proto::ServicePort { name: "admin".into(), protocol: 1, port: 81 },
-        ];
-        let parse = |default: &str, ports: &[proto::ServicePort]| service(default, ports, None, &Limits::default());
-        assert_eq!(parse("", &ports).expect("valid").default_port.as_str(), "http");
-        assert_eq!(parse("admin", &ports).expect("valid").default_port.as_str(), "admin");
-        assert_eq!(parse("other", &ports).expect_err("unknown").field, "default_port");
-        assert_eq!(parse("", &[]).expect_err("none").field, "ports");
+    fn exports_are_namespaces_or_all() {
+        let parse = |names: &[&str]| exports(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        assert_eq!(parse(&[]).expect("none"), Exports::default());
+        assert!(parse(&["*"]).expect("all").all);
+        let two = parse(&["shop", "bank", "shop"]).expect("two");
+        assert_eq!((two.all, two.namespaces.len()), (false, 2));
+        let error = parse(&["shop", "No"]).expect_err("no label");
+        assert_eq!(error.field, "export_to.namespaces[1]");
+        assert!(error.rule.starts_with("`*`, or a DNS label"), "{error}");
+        assert!(exports(&vec!["a".to_owned(); MAX_EXPORTS + 1]).is_err());
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use convoy_client::proto;
 
 use super::{
-    Instance, InstanceKey, InstanceSpec, PortName, Protocol, RemovalCause, Revision, Service, ServiceKey, ServicePort,
-    UnixMillis, Verdict,
+    Exports, Instance, InstanceKey, InstanceSpec, PortName, Protocol, RemovalCause, Revision, Service, ServiceKey,
+    ServicePort, UnixMillis, Verdict,
 };
 
 pub fn time(at: UnixMillis) -> prost_types::Timestamp {
@@ -117,6 +117,12 @@ pub fn service_port((name, port): (&PortName, &ServicePort)) -> proto::ServicePo
     proto::ServicePort { name: name.to_string(), protocol: protocol(port.protocol).into(), port: port.number.into() }
 }
 
+/// As `parse::exports` reads it.
+pub fn exports(from: &Exports) -> Vec<String> {
+    let all = from.all.then(|| super::parse::ALL_NAMESPACES.to_owned());
+    all.into_iter().chain(from.namespaces.iter().map(ToString::to_string)).collect()
+}
+
 pub fn service(key: &ServiceKey, from: &Service, revision: Revision, instances: u32, healthy: u32) -> proto::Service {
     proto::Service {
         namespace: key.namespace.to_string(),
@@ -127,6 +133,7 @@ pub fn service(key: &ServiceKey, from: &Service, revision: Revision, instances: 
         instances,
         healthy,
         revision: revision.0,
+        export_to: Some(proto::ExportTo { namespaces: exports(&from.exports) }),
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::model::{
     Incarnation, Instance, InstanceKey, InstanceSpec, Invalid, LeaseId, PortName, Protocol, RawKey, RawResource,
-    RemovalCause, Revision, Service, ServiceKey,
+    RemovalCause, Revision, ServiceKey, ServicePatch,
 };
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub enum Command {
     },
     PutService {
         key: ServiceKey,
-        service: Service,
+        patch: ServicePatch,
     },
     DeleteService {
         key: ServiceKey,

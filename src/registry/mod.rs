@@ -43,7 +43,7 @@ use self::{
 use crate::{
     dirty::DirtySet,
     model::{
-        Incarnation, InstanceKey, InstanceSpec, LeaseId, Limits, RawKey, RawResource, Service, ServiceKey, Verdict,
+        Incarnation, InstanceKey, InstanceSpec, LeaseId, Limits, RawKey, RawResource, ServiceKey, ServicePatch, Verdict,
     },
     storage::{Opened, Storage},
     telemetry::{Census, Metrics},
@@ -204,8 +204,8 @@ impl Registry {
         self.run(Command::Drain { key, incarnation, time }).await
     }
 
-    pub async fn put_service(&self, key: ServiceKey, service: Service) -> Result<Outcome, Error> {
-        self.run(Command::PutService { key, service }).await
+    pub async fn put_service(&self, key: ServiceKey, patch: ServicePatch) -> Result<Outcome, Error> {
+        self.run(Command::PutService { key, patch }).await
     }
 
     pub async fn delete_service(&self, key: ServiceKey) -> Result<Outcome, Error> {

@@ -4,8 +4,8 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use super::{Change, CommitError, Key, Opened, Record, Storage, Transaction, memory::MemoryStore, redb::RedbStore};
 use crate::model::{
-    Exports, Incarnation, Instance, InstanceSpec, Lease, LeaseId, Locality, NodeSelector, Port, PortName, Protocol,
-    RawKey, RawResource, RemovalCause, Revision, Service, ServicePort, Sla, Tombstone, UnixMillis, parse,
+    Exports, Incarnation, Instance, InstanceSpec, Lease, LeaseId, Locality, Namespace, NodeSelector, Port, PortName,
+    Protocol, RawKey, RawResource, RemovalCause, Revision, Service, ServicePort, Sla, Tombstone, UnixMillis, parse,
 };
 
 pub(crate) fn service(name: &str) -> (Key, Record) {
@@ -14,7 +14,7 @@ pub(crate) fn service(name: &str) -> (Key, Record) {
         default_port: port.clone(),
         ports: [(port, ServicePort { protocol: Protocol::Http, number: 80 })].into(),
         drain_time: Duration::from_secs(15),
-        exports: Exports::default(),
+        exports: Exports { all: true, namespaces: [Namespace::default()].into() },
     };
     (Key::Service(parse::service_key("", name).expect("a key")), Record::Service(Arc::new(service)))
 }

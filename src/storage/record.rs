@@ -7,7 +7,7 @@ use prost::Message;
 use super::{Key, Record};
 use crate::model::{
     Drain, Incarnation, Instance, InstanceKey, Invalid, Lease, LeaseId, Limits, NodeSelector, RawKey, RawResource,
-    RemovalCause, Revision, Tombstone, UnixMillis, parse, wire,
+    RemovalCause, Revision, Service, Tombstone, UnixMillis, parse, wire,
 };
 
 #[allow(clippy::large_enum_variant, reason = "generated; one is decoded at a time")]
@@ -73,6 +73,7 @@ pub fn encode(revision: Revision, record: &Record) -> Vec<u8> {
             default_port: service.default_port.to_string(),
             ports: service.ports.iter().map(wire::service_port).collect(),
             drain_time_ms: millis(service.drain_time),
+            export_to: wire::exports(&service.exports),
         }),
         Record::Instance(instance) => stored_record::Record::Instance(StoredInstance {
             registration: Some(wire::registration(&instance.key, &instance.spec)),
@@ -105,9 +106,9 @@ pub fn decode(bytes: &[u8]) -> Result<(Revision, Record), Unreadable> {
     let stored = StoredRecord::decode(bytes)?;
     let record = match stored.record.ok_or(Unreadable::Shape("the record is empty or of a newer version"))? {
         stored_record::Record::Service(from) => {
-            let mut service = parse::service(&from.default_port, &from.ports, None, &no_limits())?;
-            service.drain_time = Duration::from_millis(from.drain_time_ms);
-            Record::Service(Arc::new(service))
+            let patch = parse::service(&from.default_port, &from.ports, None, None, &no_limits())?;
+            let (drain_time, exports) = (Duration::from_millis(from.drain_time_ms), parse::exports(&from.export_to)?);
+            Record::Service(Arc::new(Service { drain_time, exports, ..patch.apply(None)? }))
         }
         stored_record::Record::Instance(from) => Record::Instance(Arc::new(decode_instance(from)?)),
         stored_record::Record::Tombstone(from) => Record::Tombstone(Tombstone {

@@ -117,7 +117,7 @@ impl State {
             Command::Register(register) => self.plan_register(register, now, limits),
             Command::Deregister { key, incarnation } => self.plan_deregister(key, *incarnation, now),
             Command::Drain { key, incarnation, time } => self.plan_drain(key, *incarnation, *time, now),
-            Command::PutService { key, service } => self.plan_put_service(key, service, limits),
+            Command::PutService { key, patch } => self.plan_put_service(key, patch, limits),
             Command::DeleteService { key } => self.plan_delete_service(key),
             Command::PutRaw { key, resource } => self.plan_put_raw(key, resource, limits),
             Command::DeleteRaw { key } => self.plan_delete_raw(key),

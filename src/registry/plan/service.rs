@@ -4,23 +4,27 @@ use std::sync::Arc;
 
 use super::{Plan, check_protocol};
 use crate::{
-    model::{Limits, Service, ServiceKey},
+    model::{Limits, ServiceKey, ServicePatch},
     registry::{command::Error, state::State},
     storage::{Key, Record},
 };
 
 impl State {
-    pub(super) fn plan_put_service(&self, key: &ServiceKey, service: &Service, limits: &Limits) -> Result<Plan, Error> {
+    pub(super) fn plan_put_service(
+        &self,
+        key: &ServiceKey,
+        patch: &ServicePatch,
+        limits: &Limits,
+    ) -> Result<Plan, Error> {
         let current = self.snapshot().services.get(key).map(|state| &state.service);
-        let mut ports = current.map(|current| current.value.ports.clone()).unwrap_or_default();
-        for (name, port) in &service.ports {
-            let fixed = ports.insert(name.clone(), *port);
+        for (name, port) in &patch.ports {
+            let fixed = current.and_then(|current| current.value.ports.get(name).copied());
             check_protocol(key, name, fixed, port.protocol)?;
         }
-        if ports.len() > limits.ports {
+        let service = patch.apply(current.map(|current| &*current.value))?;
+        if service.ports.len() > limits.ports {
             return Err(Error::LimitReached { what: format!("the ports of {key}"), limit: limits.ports });
         }
-        let service = Service { ports, ..service.clone() };
         let mut plan = Plan::default();
         plan.expect(Key::Service(key.clone()), current.map(|current| current.revision).unwrap_or_default());
         if current.is_none_or(|current| *current.value != service) {
