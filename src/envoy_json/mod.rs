@@ -80,6 +80,11 @@ pub fn write(kind: ResourceType, bytes: &[u8]) -> Json {
     })
 }
 
+/// What stands in an `Any`, as `write` shows it.
+pub fn show(body: &prost_types::Any) -> Json {
+    ResourceType::from_type_url(&body.type_url).map(|kind| write(kind, &body.value)).unwrap_or_default()
+}
+
 /// The documents of a YAML text; JSON is YAML too. `no` and `010` are the texts that they look like, and not what they were
 /// in old YAML.
 pub fn yaml(text: &str) -> Result<Vec<Json>, String> {

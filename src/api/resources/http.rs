@@ -17,7 +17,7 @@ use super::super::{
 };
 use crate::{
     envoy_json,
-    model::{Invalid, RawKey, ResourceType, limits::quoted, wire::duration},
+    model::{Invalid, RawKey, limits::quoted, wire::duration},
 };
 
 #[derive(Deserialize)]
@@ -36,9 +36,7 @@ pub(in crate::api) struct Shown {
 
 impl From<proto::Resource> for Shown {
     fn from(mut about: proto::Resource) -> Self {
-        let body = about.body.take().unwrap_or_default();
-        let resource = ResourceType::from_type_url(&body.type_url);
-        let resource = resource.map(|kind| envoy_json::write(kind, &body.value)).unwrap_or_default();
+        let resource = about.body.take().as_ref().map(envoy_json::show).unwrap_or_default();
         Self { about, resource }
     }
 }
