@@ -154,6 +154,17 @@ resource: {name: in}
     }
 
     #[test]
+    fn the_examples_of_the_documentation_are_valid() {
+        let page = include_str!("../../docs/resources.md");
+        let examples: Vec<&str> =
+            page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap_or(rest)).collect();
+        assert_eq!(examples.len(), 3);
+        for example in examples {
+            read_text(example).expect(example);
+        }
+    }
+
+    #[test]
     fn mistakes_are_told() {
         for (text, says) in [
             ("type: cars\nresource: {}", "one of clusters, endpoints"),

@@ -189,12 +189,13 @@ async fn grpc_keeps_bytes_as_they_are() {
     let mut resources = ResourcesClient::connect(format!("http://{}", convoy.addresses.grpc)).await.expect("connected");
     // A name, and a field that nobody knows.
     let value = b"\x0a\x01a\xfa\xff\x03\x01x".to_vec();
-    let body = Some(Any { type_url: ResourceType::Cluster.type_url().into(), value });
+    let any = Any { type_url: ResourceType::Cluster.type_url().into(), value };
+    let body = Some(any.clone());
     let request =
         PutResourceRequest { r#type: "clusters".into(), name: "a".into(), body: body.clone(), ..Default::default() };
     let made = resources.put_resource(request.clone()).await.expect("put").into_inner();
     assert_eq!(made.body, body);
-    let other = Some(Any { type_url: ResourceType::Route.type_url().into(), ..body.expect("a body") });
+    let other = Some(Any { type_url: ResourceType::Route.type_url().into(), ..any });
     for body in [other, None, Some(Any { type_url: ResourceType::Cluster.type_url().into(), value: b"\xff".to_vec() })]
     {
         let refused = resources.put_resource(PutResourceRequest { body, ..request.clone() }).await.expect_err("bad");

@@ -83,7 +83,7 @@ pub(in crate::api) async fn put(
 ) -> Answer<Shown> {
     let PutQuery { variant, selector, ttl } = parsed(query)?;
     let key = RawKey::parse(&path.r#type, &path.name, &variant)?;
-    let parse = |text: String| parse_duration(&text).map_err(|error| Invalid::new("ttl", text, error.to_string()));
+    let parse = |text: String| parse_duration(&text).map_err(|error| Invalid::new("ttl", text, error));
     let ttl = ttl.map(parse).transpose()?.map(duration);
     let value = envoy_json::read(key.kind, &key.name, json)?.to_vec();
     let body = Some(Any { type_url: key.kind.type_url().into(), value });
