@@ -4,8 +4,9 @@ use std::{env, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 3] = ["convoy/v1/types.proto", "convoy/v1/registry.proto", "convoy/v1/proxies.proto"];
-const DURATIONS: [&str; 12] = [
+const FILES: [&str; 4] =
+    ["convoy/v1/types.proto", "convoy/v1/registry.proto", "convoy/v1/proxies.proto", "convoy/v1/resources.proto"];
+const DURATIONS: [&str; 14] = [
     "Sla.latency_p50",
     "Sla.latency_p99",
     "Lease.ttl",
@@ -18,6 +19,8 @@ const DURATIONS: [&str; 12] = [
     "Barrier.waited",
     "PutServiceRequest.drain_time",
     "WaitForConvergenceRequest.timeout",
+    "Resource.ttl",
+    "PutResourceRequest.ttl",
 ];
 const TIMES: [&str; 8] = [
     "Health.since",
@@ -45,7 +48,7 @@ const ENUMS: [(&str, &str); 12] = [
     ("MissingProxy.reason", "MissingReason"),
 ];
 /// What is left out of JSON when absent.
-const OPTIONAL: [&str; 32] = [
+const OPTIONAL: [&str; 31] = [
     "Registration.weight",
     "Registration.ready",
     "Registration.locality",
@@ -68,9 +71,8 @@ const OPTIONAL: [&str; 32] = [
     "DrainRequest.incarnation",
     "DrainResponse.instance",
     "DrainResponse.barrier",
+    "PutServiceRequest.export_to",
     "PutServiceResponse.service",
-    "PutServiceRequest.exports",
-    "Service.exports",
     "WatchEvent.instance",
     "Proxy.locality",
     "Proxy.synced_revision",
@@ -108,6 +110,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
              deserialize_with = \"crate::json::read_enum::<{name}, _>\")]"
         );
         config = config.field_attribute(format!(".convoy.v1.{field}"), with);
+    }
+    // A message of another's API has no JSON here; see `Resource.body`.
+    for field in ["Resource.body", "PutResourceRequest.body"] {
+        config = config.field_attribute(format!(".convoy.v1.{field}"), "#[serde(skip)]");
     }
     // Only a removal has a cause.
     let skip = "#[serde(skip_serializing_if = \"crate::json::is_unspecified\")]";

@@ -7,6 +7,8 @@ pub mod dirty;
 pub mod model;
 pub mod telemetry;
 
+pub mod envoy_json;
+
 pub mod storage;
 
 pub mod registry;

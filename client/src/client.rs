@@ -11,7 +11,7 @@ use tonic::{
 
 use crate::{
     Error,
-    proto::{self, proxies_client::ProxiesClient, registry_client::RegistryClient},
+    proto::{self, proxies_client::ProxiesClient, registry_client::RegistryClient, resources_client::ResourcesClient},
     watch::Watch,
 };
 
@@ -32,6 +32,7 @@ const LARGEST_ANSWER: usize = 512 * 1024 * 1024;
 pub struct Client {
     registry: RegistryClient<Channel>,
     proxies: ProxiesClient<Channel>,
+    resources: ResourcesClient<Channel>,
     deadline: Duration,
 }
 
@@ -70,7 +71,8 @@ impl Client {
             .connect_lazy();
         Ok(Self {
             registry: RegistryClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
-            proxies: ProxiesClient::new(channel).max_decoding_message_size(LARGEST_ANSWER),
+            proxies: ProxiesClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
+            resources: ResourcesClient::new(channel).max_decoding_message_size(LARGEST_ANSWER),
             deadline: DEADLINE,
         })
     }
@@ -110,6 +112,14 @@ impl Client {
         get_proxy_config(GetProxyConfigRequest) -> GetProxyConfigResponse of proxies;
         /// Who has everything up to a revision.
         get_convergence(GetConvergenceRequest) -> Convergence of proxies;
+        /// Puts an xDS resource in place of a generated one of its name, or beside them.
+        put_resource(PutResourceRequest) -> Resource of resources;
+        /// One resource that was put, with its body.
+        get_resource(GetResourceRequest) -> Resource of resources;
+        /// The resources that were put, without their bodies.
+        list_resources(ListResourcesRequest) -> ListResourcesResponse of resources;
+        /// Removes a resource that was put: a generated one of its name stands again.
+        delete_resource(DeleteResourceRequest) -> DeleteResourceResponse of resources;
     }
 
     /// Takes an instance out of traffic, and removes it after its drain time. It does not wait for that; see

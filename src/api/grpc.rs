@@ -7,6 +7,7 @@ use convoy_client::proto::{
     self,
     proxies_server::{Proxies, ProxiesServer},
     registry_server::{Registry, RegistryServer},
+    resources_server::ResourcesServer,
 };
 use futures_util::{Stream, StreamExt};
 use tokio::sync::watch;
@@ -17,7 +18,7 @@ use super::{Api, error::Problem};
 /// The shell. Streams end when Convoy stops.
 #[derive(Clone, Debug)]
 pub struct Shell {
-    api: Api,
+    pub(super) api: Api,
     stopping: watch::Receiver<bool>,
 }
 
@@ -33,7 +34,8 @@ pub async fn routes(api: Api, stopping: watch::Receiver<bool>) -> anyhow::Result
         .build_v1()?;
     let routes = Routes::default()
         .add_service(RegistryServer::new(shell.clone()).max_decoding_message_size(limit))
-        .add_service(ProxiesServer::new(shell).max_decoding_message_size(limit))
+        .add_service(ProxiesServer::new(shell.clone()).max_decoding_message_size(limit))
+        .add_service(ResourcesServer::new(shell).max_decoding_message_size(limit))
         .add_service(health_service)
         .add_service(reflection);
     Ok(Routes::from(routes.into_axum_router().layer(map_response(refusal))))

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
-use super::{Api, error::Problem};
+use super::{Api, error::Problem, resources};
 use crate::model::{Invalid, limits::quoted};
 
 /// A comment goes down an idle event stream this often, so that both ends know that the other is there.
@@ -29,8 +29,8 @@ const SSE_KEEP_ALIVE: Duration = Duration::from_secs(15);
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 #[derive(Clone, Debug)]
-struct Shell {
-    api: Api,
+pub(super) struct Shell {
+    pub(super) api: Api,
     stopping: watch::Receiver<bool>,
 }
 
@@ -48,6 +48,11 @@ pub fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
         .route("/v1/heartbeats", post(heartbeat_many))
         .route("/v1/services", get(list_services))
         .merge(proxies::router())
+        .route("/v1/resources", get(resources::http::list))
+        .route(
+            "/v1/resources/{type}/{*name}",
+            put(resources::http::put).get(resources::http::get).delete(resources::http::delete),
+        )
         .route("/v1/watch", get(watch_events))
         .route("/metrics", get(metrics))
         .route("/livez", get(ok))
@@ -58,8 +63,8 @@ pub fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
         .with_state(Arc::new(Shell { api, stopping }))
 }
 
-type Shared = State<Arc<Shell>>;
-type Answer<T> = Result<Json<T>, Problem>;
+pub(super) type Shared = State<Arc<Shell>>;
+pub(super) type Answer<T> = Result<Json<T>, Problem>;
 type Peer = ConnectInfo<SocketAddr>;
 
 /// A JSON body; an empty one is an empty object.
@@ -69,10 +74,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
-            axum::http::StatusCode::PAYLOAD_TOO_LARGE => Problem::new("too_large", "the body is over the limit"),
-            _ => Problem::new("invalid_argument", rejection.body_text()),
-        })?;
+        let bytes = bytes(request, state).await?;
         let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
         if text.trim_ascii_start().first().is_some_and(|first| *first == b'[') {
             // Read by position, an array would pass for an object.
@@ -85,8 +87,15 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     }
 }
 
+pub(super) async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+        axum::http::StatusCode::PAYLOAD_TOO_LARGE => Problem::new("too_large", "the body is over the limit"),
+        _ => Problem::new("invalid_argument", rejection.body_text()),
+    })
+}
+
 /// The names in a path.
-struct At<T>(T);
+pub(super) struct At<T>(pub(super) T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for At<T> {
     type Rejection = Problem;
@@ -101,7 +110,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for At<T> {
 }
 
 /// What serde says of a body is quoted up to here: a list of fields fits, and no body does.
-const MAX_QUOTED_BYTES: usize = 512;
+pub(super) const MAX_QUOTED_BYTES: usize = 512;
 
 /// Reads JSON; an error names the field.
 fn read<'de, T: DeserializeOwned, D: serde::Deserializer<'de>>(from: D) -> Result<T, Problem>
@@ -261,9 +270,9 @@ async fn heartbeat_many(
     shell.api.heartbeat(request).map(Json)
 }
 
-type QueryError = axum::extract::rejection::QueryRejection;
+pub(super) type QueryError = axum::extract::rejection::QueryRejection;
 
-fn parsed<T>(query: Result<Query<T>, QueryError>) -> Result<T, Problem> {
+pub(super) fn parsed<T>(query: Result<Query<T>, QueryError>) -> Result<T, Problem> {
     query.map(|Query(query)| query).map_err(|rejection| {
         let rule = quoted(&rejection.body_text(), MAX_QUOTED_BYTES);
         Problem { field: "query".into(), rule: rule.clone(), ..Problem::new("invalid_argument", rule) }

@@ -5,6 +5,7 @@ pub mod error;
 pub mod grpc;
 pub mod http;
 mod proxies;
+mod resources;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -151,9 +152,9 @@ impl Api {
     pub async fn put_service(&self, request: proto::PutServiceRequest) -> Result<proto::PutServiceResponse, Problem> {
         let key = parse::service_key(&request.namespace, &request.service)?;
         let limits = self.registry.limits();
-        let proto::PutServiceRequest { default_port, ports, drain_time, exports, .. } = request;
-        let change = parse::service_change(&default_port, &ports, drain_time, exports, limits)?;
-        let outcome = self.registry.put_service(key.clone(), change).await?;
+        let (ports, drain_time) = (&request.ports, request.drain_time);
+        let patch = parse::service(&request.default_port, ports, drain_time, request.export_to.as_ref(), limits)?;
+        let outcome = self.registry.put_service(key.clone(), patch).await?;
         let snapshot = self.registry.snapshot();
         let service = snapshot.services.get(&key).map(service_of);
         Ok(proto::PutServiceResponse { service, revision: outcome.revision.0 })

@@ -8,6 +8,7 @@ mod agent;
 mod bootstrap;
 mod child;
 mod deregister;
+mod documents;
 mod drain;
 mod get;
 mod names;
@@ -17,7 +18,9 @@ mod proxy;
 mod register;
 mod registration;
 mod report;
+mod resource;
 mod serve;
+mod service;
 mod tables;
 mod watch;
 
@@ -59,6 +62,8 @@ enum Command {
     Get(get::Get),
     Watch(watch::Watch),
     Proxy(proxy::Proxy),
+    Service(service::ServiceCommand),
+    Resource(resource::ResourceCommand),
     Bootstrap(bootstrap::Bootstrap),
 }
 
@@ -96,6 +101,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Get(command) => get::run(command, options, out).await?,
             Command::Watch(command) => watch::run(command, options, out).await?,
             Command::Proxy(command) => return proxy::run(command, options, out).await,
+            Command::Service(command) => service::run(command, options, out).await?,
+            Command::Resource(command) => resource::run(command, options, out).await?,
             Command::Bootstrap(command) => bootstrap::run(&command, options, out)?,
         }
         Ok(ExitCode::SUCCESS)
@@ -153,6 +160,13 @@ mod tests {
             "get proxies web-1 -o name",
             "watch",
             "watch reviews -o json --timeout 1s",
+            "service put reviews --port http:8080 --export-to shop,bank --drain-time 5s",
+            "service put reviews --export-to *",
+            "service delete reviews",
+            "resource put -f a.yaml b.json -f -",
+            "resource get",
+            "resource get routes convoy/outbound -o wide",
+            "resource delete routes convoy/outbound --variant edge",
             "proxy status",
             "proxy status web-1 -o yaml",
             "proxy config web-1",
@@ -195,6 +209,10 @@ mod tests {
             "serve --http-address 7070",
             "register --service a --port 80 --label a",
             "watch a b",
+            "service put",
+            "service put a --port x",
+            "resource put",
+            "resource delete clusters",
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("convoy").chain(line.split_whitespace()));
             assert_eq!(parsed.err().map(|error| error.exit_code()), Some(2), "{line:?}");

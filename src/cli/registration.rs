@@ -81,9 +81,9 @@ impl Registration {
 /// without a name, that is the protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PortArgument {
-    name: String,
+    pub(super) name: String,
     pub(super) number: u16,
-    protocol: Protocol,
+    pub(super) protocol: Protocol,
 }
 
 impl FromStr for PortArgument {

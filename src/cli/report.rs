@@ -50,6 +50,9 @@ fn write_refusal(text: &mut String, error: &anyhow::Error, refusal: &Refusal) ->
         tonic::Code::NotFound if field.as_deref() == Some("node") => {
             writeln!(text, "  fix: list who is connected with `convoy get proxies`")
         }
+        tonic::Code::NotFound if field.as_deref() == Some("resource") => {
+            writeln!(text, "  fix: list what there is with `convoy resource get`")
+        }
         tonic::Code::NotFound => {
             writeln!(text, "  fix: list what there is with `convoy get services -A` or `convoy get instances -A`")
         }

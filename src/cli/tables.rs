@@ -20,7 +20,7 @@ pub(super) fn instance_name(instance: &Instance) -> String {
 pub(super) fn services(services: &[Service], width: Width, namespaces: bool) -> Table {
     let mut header = vec!["SERVICE", "HEALTHY", "PORTS"];
     if width == Width::Wide {
-        header.extend(["DEFAULT PORT", "DRAIN TIME", "REVISION"]);
+        header.extend(["DEFAULT PORT", "DRAIN TIME", "EXPORTED TO", "REVISION"]);
     }
     let row = |service: &Service| {
         let port = |port: &convoy_client::proto::ServicePort| Port {
@@ -33,7 +33,8 @@ pub(super) fn services(services: &[Service], width: Width, namespaces: bool) -> 
         if width == Width::Wide {
             let drain_time = service.drain_time.and_then(|time| std::time::Duration::try_from(time).ok());
             let drain_time = drain_time.map(convoy_client::json::format_duration).unwrap_or_default();
-            row.extend([service.default_port.clone(), drain_time, service.revision.to_string()]);
+            let exports = service.export_to.as_ref().map(|to| to.namespaces.join(",")).unwrap_or_default();
+            row.extend([service.default_port.clone(), drain_time, exports, service.revision.to_string()]);
         }
         row
     };
@@ -143,8 +144,8 @@ fn load(instance: &Instance) -> String {
 #[cfg(test)]
 mod tests {
     use convoy_client::{
-        Load, Protocol,
-        proto::{Health, ServicePort},
+        Load, Locality, Protocol,
+        proto::{ExportTo, Health, ServicePort},
     };
 
     use super::*;
@@ -199,11 +200,11 @@ reviews/bb  10.0.0.7  http:8080,admin:9000/tcp  draining  100     3m12s  told to
             instances: 3,
             healthy: 2,
             revision: 17,
-            exports: None,
+            export_to: Some(ExportTo { namespaces: vec!["shop".into(), "bank".into()] }),
         };
         let text = "\
-NAMESPACE  SERVICE  HEALTHY  PORTS        DEFAULT PORT  DRAIN TIME  REVISION
-prod       reviews  2/3      web:80/http  web           15s         17
+NAMESPACE  SERVICE  HEALTHY  PORTS        DEFAULT PORT  DRAIN TIME  EXPORTED TO  REVISION
+prod       reviews  2/3      web:80/http  web           15s         shop,bank    17
 ";
         assert_eq!(services(&[service], Width::Wide, true).render(true), text);
     }

@@ -22,7 +22,7 @@ pub use limits::{Invalid, Limits};
 pub use node::{Node, NodeSelector};
 pub use raw::{RawKey, RawResource};
 pub use resource_type::ResourceType;
-pub use service::{Exports, Service, ServiceChange, ServicePort};
+pub use service::{Exports, Service, ServicePatch, ServicePort};
 
 /// A moment in Unix milliseconds: for people and for records, never to time anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

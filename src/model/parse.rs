@@ -6,7 +6,7 @@ use convoy_client::proto;
 
 use super::{
     Capability, Exports, InstanceId, InstanceKey, InstanceSpec, Invalid, Limits, Locality, Namespace, Port, PortName,
-    Protocol, ServiceChange, ServiceKey, ServiceName, ServicePort, Sla, limits::at_most,
+    Protocol, ServiceKey, ServiceName, ServicePatch, ServicePort, Sla, limits::at_most,
 };
 
 const DEFAULT_WEIGHT: u32 = 100;
@@ -15,6 +15,9 @@ const MAX_CAPABILITY_VERSION_BYTES: usize = 64;
 const MAX_LOCALITY_BYTES: usize = 63;
 /// A longer latency is a mistake, and one beyond 584 years cannot be told in JSON.
 const MAX_LATENCY: Duration = Duration::from_secs(24 * 60 * 60);
+/// A service for more namespaces is for all.
+const MAX_EXPORTS: usize = 256;
+pub const ALL_NAMESPACES: &str = "*";
 /// A drain longer than this is no drain.
 pub const MAX_DRAIN_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// A call that waits is answered in the end: the connection may be gone.
@@ -204,19 +207,16 @@ pub fn wait(field: &str, value: Option<prost_types::Duration>) -> Result<Option<
     value.map(|value| at_most_for(field, value, MAX_WAIT)).transpose()
 }
 
-/// A service may be exported to so many namespaces, or to all.
-const MAX_EXPORTS: usize = 256;
-
-/// What somebody says of a service.
-pub fn service_change(
+/// A service as somebody puts it.
+pub fn service(
     default_port: &str,
     ports: &[proto::ServicePort],
     drain: Option<prost_types::Duration>,
-    exports: Option<proto::Exports>,
+    export_to: Option<&proto::ExportTo>,
     limits: &Limits,
-) -> Result<ServiceChange, Invalid> {
+) -> Result<ServicePatch, Invalid> {
     at_most("ports", ports.len(), limits.ports, "ports")?;
-    let mut parsed: Vec<(PortName, ServicePort)> = Vec::new();
+    let mut parsed: Vec<(PortName, ServicePort)> = Vec::with_capacity(ports.len());
     for (index, port) in ports.iter().enumerate() {
         let outer = format!("ports[{index}]");
         let parse = || -> Result<(PortName, ServicePort), Invalid> {
@@ -224,21 +224,37 @@ pub fn service_change(
             Ok((name, ServicePort { protocol: protocol(port.protocol)?, number: port_number(port.port)? }))
         };
         let (name, port) = parse().map_err(|invalid| invalid.inside(&outer))?;
-        if parsed.iter().any(|(known, _)| *known == name) {
+        if parsed.iter().any(|(other, _)| *other == name) {
             return Err(Invalid::new(format!("{outer}.name"), name, "unique among the ports"));
         }
         parsed.push((name, port));
     }
-    let named = (!default_port.is_empty()).then(|| PortName::parse("default_port", default_port)).transpose()?;
-    let exports = exports.map(|exports| self::exports(&exports)).transpose()?;
-    Ok(ServiceChange { default_port: named, ports: parsed, drain_time: drain_time(drain)?, exports })
+    let named = (!default_port.is_empty()).then(|| PortName::parse("default_port", default_port));
+    Ok(ServicePatch {
+        default_port: named.transpose()?,
+        ports: parsed,
+        drain_time: drain_time(drain)?,
+        exports: export_to.map(|to| exports(&to.namespaces)).transpose()?,
+    })
 }
 
-fn exports(from: &proto::Exports) -> Result<Exports, Invalid> {
-    at_most("exports.namespaces", from.namespaces.len(), MAX_EXPORTS, "namespaces")?;
-    let namespace = |(index, name): (usize, &String)| Namespace::parse(&format!("exports.namespaces[{index}]"), name);
-    let namespaces = from.namespaces.iter().enumerate().map(namespace).collect::<Result<_, _>>()?;
-    Ok(Exports { all: from.all, namespaces })
+/// Namespaces, or `*` for all.
+pub fn exports(namespaces: &[String]) -> Result<Exports, Invalid> {
+    at_most("export_to.namespaces", namespaces.len(), MAX_EXPORTS, "namespaces; `*` means all")?;
+    let mut exports = Exports::default();
+    for (index, name) in namespaces.iter().enumerate() {
+        match name.as_str() {
+            ALL_NAMESPACES => exports.all = true,
+            name => {
+                let namespace = Namespace::parse(&format!("export_to.namespaces[{index}]"), name);
+                exports.namespaces.insert(namespace.map_err(|invalid| {
+                    let rule = format!("`*`, or {}", invalid.rule);
+                    Invalid { rule, ..invalid }
+                })?);
+            }
+        }
+    }
+    Ok(exports)
 }
 
 #[cfg(test)]
@@ -341,5 +357,18 @@ mod tests {
             let from = proto::Registration { address: good.into(), ..valid() };
             assert!(registration(from, None, &Limits::default()).is_ok(), "{good}");
         }
+    }
+
+    #[test]
+    fn exports_are_namespaces_or_all() {
+        let parse = |names: &[&str]| exports(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        assert_eq!(parse(&[]).expect("none"), Exports::default());
+        assert!(parse(&["*"]).expect("all").all);
+        let two = parse(&["shop", "bank", "shop"]).expect("two");
+        assert_eq!((two.all, two.namespaces.len()), (false, 2));
+        let error = parse(&["shop", "No"]).expect_err("no label");
+        assert_eq!(error.field, "export_to.namespaces[1]");
+        assert!(error.rule.starts_with("`*`, or a DNS label"), "{error}");
+        assert!(exports(&vec!["a".to_owned(); MAX_EXPORTS + 1]).is_err());
     }
 }

@@ -63,6 +63,13 @@ pub struct RawResource {
     pub ttl: Option<Duration>,
 }
 
+impl RawResource {
+    /// The hash of its bytes, as proxies see it.
+    pub fn version(&self) -> String {
+        format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&self.bytes))
+    }
+}
+
 /// Checks a TTL's bounds.
 pub fn check_ttl(ttl: Duration) -> Result<Duration, Invalid> {
     if (MIN_RESOURCE_TTL..=MAX_RESOURCE_TTL).contains(&ttl) {

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Namespace, PortName, Protocol};
+use super::{Invalid, Namespace, PortName, Protocol};
 
 /// How long an instance drains when the service does not say.
 pub const DEFAULT_DRAIN_TIME: Duration = Duration::from_secs(15);
@@ -27,14 +27,32 @@ pub struct Service {
     pub exports: Exports,
 }
 
-/// What somebody says of a service. What is left out stays, or has its default in a new one.
+/// What somebody puts: what is left out stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ServiceChange {
+pub struct ServicePatch {
     pub default_port: Option<PortName>,
-    /// In their order: the first is the default port of a new service.
+    /// Each name once.
     pub ports: Vec<(PortName, ServicePort)>,
     pub drain_time: Option<Duration>,
     pub exports: Option<Exports>,
+}
+
+impl ServicePatch {
+    /// The service that it makes of the present one, or of none. That protocols stay the same is the caller's to check.
+    pub fn apply(&self, current: Option<&Service>) -> Result<Service, Invalid> {
+        let mut ports = current.map(|current| current.ports.clone()).unwrap_or_default();
+        ports.extend(self.ports.iter().cloned());
+        let stands = current.map(|current| &current.default_port);
+        let default_port = self.default_port.as_ref().or(stands).or(self.ports.first().map(|(name, _)| name));
+        let default_port = default_port.ok_or_else(|| Invalid::new("ports", "", "at least one port"))?.clone();
+        if !ports.contains_key(&default_port) {
+            let field = if self.ports.is_empty() && current.is_none() { "ports" } else { "default_port" };
+            return Err(Invalid::new(field, default_port, "the name of one of the ports"));
+        }
+        let drain_time = self.drain_time.or(current.map(|current| current.drain_time)).unwrap_or(DEFAULT_DRAIN_TIME);
+        let exports = self.exports.clone().or(current.map(|current| current.exports.clone())).unwrap_or_default();
+        Ok(Service { default_port, ports, drain_time, exports })
+    }
 }
 
 /// The namespaces, beside its own, whose proxies may see a service.
@@ -47,5 +65,38 @@ pub struct Exports {
 impl Exports {
     pub fn include(&self, namespace: &Namespace) -> bool {
         self.all || self.namespaces.contains(namespace)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_stays() {
+        let name = |text: &str| PortName::parse("name", text).expect("a label");
+        let port = |text: &str, number| (name(text), ServicePort { protocol: Protocol::Http, number });
+        let new = ServicePatch { ports: vec![port("web", 80), port("admin", 81)], ..ServicePatch::default() };
+        let service = new.apply(None).expect("valid");
+        assert_eq!((service.default_port.as_str(), service.drain_time), ("web", DEFAULT_DRAIN_TIME));
+        let unchanged = ServicePatch::default().apply(Some(&service)).expect("valid");
+        assert_eq!(unchanged, service);
+        let time = Duration::from_secs(1);
+        let exports = Exports { all: true, ..Exports::default() };
+        let patch = ServicePatch {
+            default_port: Some(name("extra")),
+            ports: vec![port("extra", 82), port("web", 8080)],
+            drain_time: Some(time),
+            exports: Some(exports.clone()),
+        };
+        let changed = patch.apply(Some(&service)).expect("valid");
+        assert_eq!((changed.default_port.as_str(), changed.drain_time, &changed.exports), ("extra", time, &exports));
+        assert_eq!((changed.ports.len(), changed.ports[&name("web")].number), (3, 8080));
+        let none = ServicePatch { exports: Some(Exports::default()), ..ServicePatch::default() };
+        assert_eq!(none.apply(Some(&changed)).expect("valid").exports, Exports::default());
+        let other = ServicePatch { default_port: Some(name("other")), ..ServicePatch::default() };
+        assert_eq!(other.apply(Some(&service)).expect_err("no such port").field, "default_port");
+        assert_eq!(other.apply(None).expect_err("no port").field, "ports");
+        assert_eq!(ServicePatch::default().apply(None).expect_err("no port").field, "ports");
     }
 }

@@ -118,6 +118,12 @@ pub fn service_port((name, port): (&PortName, &ServicePort)) -> proto::ServicePo
     proto::ServicePort { name: name.to_string(), protocol: protocol(port.protocol).into(), port: port.number.into() }
 }
 
+/// As `parse::exports` reads it.
+pub fn exports(from: &Exports) -> Vec<String> {
+    let all = from.all.then(|| super::parse::ALL_NAMESPACES.to_owned());
+    all.into_iter().chain(from.namespaces.iter().map(ToString::to_string)).collect()
+}
+
 pub fn service(key: &ServiceKey, from: &Service, revision: Revision, instances: u32, healthy: u32) -> proto::Service {
     proto::Service {
         namespace: key.namespace.to_string(),
@@ -128,14 +134,8 @@ pub fn service(key: &ServiceKey, from: &Service, revision: Revision, instances: 
         instances,
         healthy,
         revision: revision.0,
-        exports: exports(&from.exports),
+        export_to: Some(proto::ExportTo { namespaces: exports(&from.exports) }),
     }
-}
-
-/// None if it is exported to nobody.
-pub fn exports(from: &Exports) -> Option<proto::Exports> {
-    let namespaces = from.namespaces.iter().map(ToString::to_string).collect();
-    (*from != Exports::default()).then_some(proto::Exports { all: from.all, namespaces })
 }
 
 #[cfg(test)]

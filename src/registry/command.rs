@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::model::{
     Incarnation, Instance, InstanceKey, InstanceSpec, Invalid, LeaseId, PortName, Protocol, RawKey, RawResource,
-    RemovalCause, Revision, ServiceChange, ServiceKey,
+    RemovalCause, Revision, ServiceKey, ServicePatch,
 };
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub enum Command {
     },
     PutService {
         key: ServiceKey,
-        change: ServiceChange,
+        patch: ServicePatch,
     },
     DeleteService {
         key: ServiceKey,
@@ -68,8 +68,8 @@ impl Command {
             Self::Drain { .. } => "drain",
             Self::PutService { .. } => "put_service",
             Self::DeleteService { .. } => "delete_service",
-            Self::PutRaw { .. } => "put_resource",
-            Self::DeleteRaw { .. } => "delete_resource",
+            Self::PutRaw { .. } => "put_raw",
+            Self::DeleteRaw { .. } => "delete_raw",
             Self::Expire(_) => "expire",
             Self::FinishDrain { .. } => "finish_drain",
             Self::Forget(_) => "forget",

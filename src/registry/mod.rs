@@ -43,8 +43,8 @@ use self::{
 use crate::{
     dirty::DirtySet,
     model::{
-        Incarnation, InstanceKey, InstanceSpec, LeaseId, Limits, RawKey, RawResource, Revision, ServiceChange,
-        ServiceKey, Verdict,
+        Incarnation, InstanceKey, InstanceSpec, LeaseId, Limits, RawKey, RawResource, Revision, ServiceKey,
+        ServicePatch, Verdict,
     },
     storage::{Opened, Storage},
     telemetry::{Census, Metrics},
@@ -215,8 +215,12 @@ impl Registry {
         self.run(Command::Drain { key, incarnation, time }).await
     }
 
-    pub async fn put_service(&self, key: ServiceKey, change: ServiceChange) -> Result<Outcome, Error> {
-        self.run(Command::PutService { key, change }).await
+    pub async fn put_service(&self, key: ServiceKey, patch: ServicePatch) -> Result<Outcome, Error> {
+        self.run(Command::PutService { key, patch }).await
+    }
+
+    pub async fn delete_service(&self, key: ServiceKey) -> Result<Outcome, Error> {
+        self.run(Command::DeleteService { key }).await
     }
 
     pub async fn put_raw(&self, key: RawKey, resource: RawResource) -> Result<Outcome, Error> {
@@ -225,10 +229,6 @@ impl Registry {
 
     pub async fn delete_raw(&self, key: RawKey) -> Result<Outcome, Error> {
         self.run(Command::DeleteRaw { key }).await
-    }
-
-    pub async fn delete_service(&self, key: ServiceKey) -> Result<Outcome, Error> {
-        self.run(Command::DeleteService { key }).await
     }
 
     async fn run(&self, command: Command) -> Result<Outcome, Error> {

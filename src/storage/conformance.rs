@@ -14,7 +14,7 @@ pub(crate) fn service(name: &str) -> (Key, Record) {
         default_port: port.clone(),
         ports: [(port, ServicePort { protocol: Protocol::Http, number: 80 })].into(),
         drain_time: Duration::from_secs(15),
-        exports: Exports { all: false, namespaces: [Namespace::parse("", "shop").expect("a label")].into() },
+        exports: Exports { all: true, namespaces: [Namespace::default()].into() },
     };
     (Key::Service(parse::service_key("", name).expect("a key")), Record::Service(Arc::new(service)))
 }

@@ -42,21 +42,20 @@ fn no_limits() -> Limits {
     }
 }
 
-/// The kind's letter, then the names with `/` between; a lease's id in hexadecimal.
+/// The kind's letter, then the names with `/` between; a lease's id in hexadecimal. A resource's name may itself have `/`,
+/// and stands last.
 pub fn encode_key(key: &Key) -> String {
     match key {
         Key::Service(key) => format!("s/{key}"),
         Key::Instance(key) => format!("i/{key}"),
         Key::Lease(id) => format!("l/{id}"),
-        // The name goes last: it may have any letter in it.
         Key::Raw(key) => format!("r/{}/{}/{}", key.kind.as_str(), key.variant, key.name),
     }
 }
 
 pub fn decode_key(text: &str) -> Result<Key, Unreadable> {
-    if let Some(raw) = text.strip_prefix("r/") {
-        let parts: Vec<&str> = raw.splitn(3, '/').collect();
-        let [kind, variant, name] = parts[..] else { return Err(Unreadable::Shape("the key of a resource")) };
+    let of_raw: Vec<&str> = text.splitn(4, '/').collect();
+    if let ["r", kind, variant, name] = of_raw[..] {
         return Ok(Key::Raw(RawKey::parse(kind, name, variant)?));
     }
     let parts: Vec<&str> = text.split('/').collect();
@@ -74,12 +73,7 @@ pub fn encode(revision: Revision, record: &Record) -> Vec<u8> {
             default_port: service.default_port.to_string(),
             ports: service.ports.iter().map(wire::service_port).collect(),
             drain_time_ms: millis(service.drain_time),
-            exports: wire::exports(&service.exports),
-        }),
-        Record::Raw(raw) => stored_record::Record::Raw(StoredRaw {
-            bytes: raw.bytes.to_vec(),
-            selector: raw.selector.as_ref().map(|selector| selector.as_str().to_owned()).unwrap_or_default(),
-            ttl_ms: raw.ttl.map_or(0, millis),
+            export_to: wire::exports(&service.exports),
         }),
         Record::Instance(instance) => stored_record::Record::Instance(StoredInstance {
             registration: Some(wire::registration(&instance.key, &instance.spec)),
@@ -99,6 +93,11 @@ pub fn encode(revision: Revision, record: &Record) -> Vec<u8> {
         Record::Lease(lease) => {
             stored_record::Record::Lease(StoredLease { ttl_ms: millis(lease.ttl), incarnation: lease.incarnation.0 })
         }
+        Record::Raw(raw) => stored_record::Record::Raw(StoredRaw {
+            bytes: raw.bytes.to_vec(),
+            selector: raw.selector.as_ref().map(|selector| selector.as_str().to_owned()).unwrap_or_default(),
+            ttl_ms: raw.ttl.map_or(0, millis),
+        }),
     };
     StoredRecord { revision: revision.0, record: Some(record) }.encode_to_vec()
 }
@@ -107,19 +106,9 @@ pub fn decode(bytes: &[u8]) -> Result<(Revision, Record), Unreadable> {
     let stored = StoredRecord::decode(bytes)?;
     let record = match stored.record.ok_or(Unreadable::Shape("the record is empty or of a newer version"))? {
         stored_record::Record::Service(from) => {
-            let change = parse::service_change(&from.default_port, &from.ports, None, from.exports, &no_limits())?;
-            Record::Service(Arc::new(Service {
-                default_port: change.default_port.ok_or(Unreadable::Shape("the service has no default port"))?,
-                ports: change.ports.into_iter().collect(),
-                drain_time: Duration::from_millis(from.drain_time_ms),
-                exports: change.exports.unwrap_or_default(),
-            }))
-        }
-        stored_record::Record::Raw(from) => {
-            let selector = Some(from.selector).filter(|text| !text.is_empty());
-            let selector = selector.map(|text| NodeSelector::parse("selector", &text)).transpose()?;
-            let ttl = (from.ttl_ms > 0).then_some(Duration::from_millis(from.ttl_ms));
-            Record::Raw(Arc::new(RawResource { bytes: from.bytes.into(), selector, ttl }))
+            let patch = parse::service(&from.default_port, &from.ports, None, None, &no_limits())?;
+            let (drain_time, exports) = (Duration::from_millis(from.drain_time_ms), parse::exports(&from.export_to)?);
+            Record::Service(Arc::new(Service { drain_time, exports, ..patch.apply(None)? }))
         }
         stored_record::Record::Instance(from) => Record::Instance(Arc::new(decode_instance(from)?)),
         stored_record::Record::Tombstone(from) => Record::Tombstone(Tombstone {
@@ -131,6 +120,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Revision, Record), Unreadable> {
             let ttl = Duration::from_millis(from.ttl_ms);
             Record::Lease(Lease { ttl, incarnation: Incarnation(from.incarnation) })
         }
+        stored_record::Record::Raw(from) => Record::Raw(Arc::new(decode_raw(from)?)),
     };
     Ok((Revision(stored.revision), record))
 }
@@ -150,6 +140,12 @@ fn decode_instance(from: StoredInstance) -> Result<Instance, Unreadable> {
         health_since: UnixMillis(from.health_since_ms),
         drain,
     })
+}
+
+fn decode_raw(from: StoredRaw) -> Result<RawResource, Unreadable> {
+    let selector = (!from.selector.is_empty()).then(|| NodeSelector::parse("selector", &from.selector));
+    let ttl = (from.ttl_ms != 0).then_some(Duration::from_millis(from.ttl_ms));
+    Ok(RawResource { bytes: from.bytes.into(), selector: selector.transpose()?, ttl })
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -187,7 +183,7 @@ mod tests {
             tombstone("reviews", "r-2"),
             lease(9),
             raw("convoy/outbound", "edge"),
-            raw("a b", ""),
+            raw("a//b", ""),
         ] {
             assert_eq!(decode_key(&encode_key(&key)).expect("a key"), key);
             assert_eq!(decode(&encode(Revision(5), &record)).expect("a record"), (Revision(5), record));
@@ -196,7 +192,7 @@ mod tests {
 
     #[test]
     fn garbage_is_refused() {
-        for key in ["", "x/default/a", "s/default", "i/default/a", "l/zz", "s/De/a", "r/routes/x", "r/nothing//x"] {
+        for key in ["", "x/default/a", "s/default", "i/default/a", "l/zz", "s/De/a", "r/clusters/a", "r/cars//a"] {
             assert!(decode_key(key).is_err(), "{key}");
         }
         for bytes in [&b""[..], b"\x08\x01", b"garbage", &[0xff; 40]] {

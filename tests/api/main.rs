@@ -16,5 +16,6 @@ mod paths;
 mod proxies;
 mod refusals;
 mod registration;
+mod resources;
 mod services;
 mod watch;

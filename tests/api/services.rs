@@ -1,7 +1,7 @@
 //! Services: made by hand or by their first instance, what they fix, and who may have an address.
 
 use convoy_client::proto::{
-    DeregisterRequest, DrainRequest, Protocol, PutServiceRequest, Registration, ServicePort, WatchKind,
+    DeregisterRequest, DrainRequest, ExportTo, Protocol, PutServiceRequest, Registration, ServicePort, WatchKind,
 };
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ async fn a_service_is_put_got_changed_and_deleted() {
     let made = http.put(WEB, &put).await.ok();
     let service = json!({"namespace": "default", "name": "web", "default_port": "admin", "drain_time": "2s",
         "ports": [port_of("admin", "grpc", 81), port_of("http", "http", 80)],
-        "instances": 0, "healthy": 0, "revision": 1});
+        "instances": 0, "healthy": 0, "revision": 1, "export_to": {"namespaces": []}});
     assert_eq!(made, json!({"service": service, "revision": 1}));
     assert_eq!(http.get(WEB).await.ok(), service);
     assert_eq!(http.put(WEB, &put).await.ok(), made, "said twice is said once");
@@ -39,6 +39,48 @@ async fn a_service_is_put_got_changed_and_deleted() {
     assert_eq!((names, &changed["revision"]), (vec![json!("admin"), json!("extra"), json!("http")], &json!(2)));
     assert_eq!(http.delete(WEB).await.ok(), json!({"revision": 3}));
     assert_eq!(http.get(WEB).await.status, 404);
+}
+
+#[tokio::test]
+async fn what_a_put_leaves_out_stays() {
+    for face in FACES {
+        let convoy = Convoy::start().await;
+        let ask = async |request| convoy.api.ask(face, Call::PutService(request)).await;
+        let web = || PutServiceRequest { service: "web".into(), ..Default::default() };
+        let refused = ask(web()).await.expect_err("a new service needs a port");
+        assert_eq!(refused.problem.field, "ports");
+        let port = |name: &str, port| ServicePort { name: name.into(), protocol: Protocol::Http.into(), port };
+        let ports = vec![port("http", 80), port("admin", 81)];
+        let made = ask(PutServiceRequest { ports, ..web() }).await.expect("made")["service"].clone();
+        assert_eq!((&made["default_port"], &made["drain_time"]), (&json!("http"), &json!("15s")));
+        let to = |names: &[&str]| Some(ExportTo { namespaces: names.iter().map(|name| (*name).into()).collect() });
+        for (change, field, value) in [
+            (PutServiceRequest { drain_time: crate::support::sample::seconds(1), ..web() }, "drain_time", json!("1s")),
+            (PutServiceRequest { default_port: "admin".into(), ..web() }, "default_port", json!("admin")),
+            (
+                PutServiceRequest { export_to: to(&["shop", "bank"]), ..web() },
+                "export_to",
+                json!({"namespaces": ["bank", "shop"]}),
+            ),
+            (PutServiceRequest { ports: vec![port("http", 80)], ..web() }, "default_port", json!("admin")),
+            (PutServiceRequest { export_to: to(&["*"]), ..web() }, "export_to", json!({"namespaces": ["*"]})),
+            (PutServiceRequest { export_to: to(&[]), ..web() }, "export_to", json!({"namespaces": []})),
+        ] {
+            let before = convoy.api.http.get(WEB).await.ok();
+            let mut after = ask(change).await.expect(field)["service"].clone();
+            assert_eq!(after[field], value);
+            for same in [field, "revision"] {
+                after[same] = before[same].clone();
+            }
+            assert_eq!(after, before, "all but {field} has stayed");
+        }
+        for (change, field) in [
+            (PutServiceRequest { export_to: to(&["No"]), ..web() }, "export_to.namespaces[0]"),
+            (PutServiceRequest { default_port: "none".into(), ..web() }, "default_port"),
+        ] {
+            assert_eq!(ask(change).await.expect_err(field).problem.field, field);
+        }
+    }
 }
 
 #[tokio::test]

@@ -3,9 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use convoy::{
-    model::{
-        Exports, Incarnation, InstanceSpec, Limits, Locality, Port, PortName, Protocol, ServiceChange, Sla, parse,
-    },
+    model::{Exports, Incarnation, InstanceSpec, Limits, Locality, Port, PortName, Protocol, ServicePatch, Sla, parse},
     registry::Registry,
     storage::memory::MemoryStore,
     telemetry::Metrics,
@@ -83,7 +81,7 @@ impl World {
         let (namespace, service) = self.a_service();
         let key = parse::service_key(namespace, service).expect("a key");
         let exports = Exports { all: self.random.random_bool(0.6), ..Exports::default() };
-        let _ = self.registry.put_service(key, ServiceChange { exports: Some(exports), ..Default::default() }).await;
+        let _ = self.registry.put_service(key, ServicePatch { exports: Some(exports), ..Default::default() }).await;
     }
 
     async fn register(&mut self) {

@@ -26,7 +26,7 @@ use crate::{
     storage::{Change, Key, Record, Transaction},
 };
 
-/// What holds a limited number of instances.
+/// What holds a limited number of things.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Group {
     Service(ServiceKey),
@@ -43,7 +43,7 @@ pub struct Plan {
     pub addresses: Vec<(ServiceKey, IpAddr, u16)>,
     /// What it looks at and must not be looked at by another meanwhile, though it does not write it.
     pub exclusive: Vec<Key>,
-    /// How many instances join something that holds a limited number, and how many it has room for.
+    /// How many join something that holds a limited number, and how many it has room for.
     pub joining: Vec<(Group, usize, usize)>,
     pub lease: Option<LeaseId>,
     /// The instances that the command names.
@@ -61,14 +61,14 @@ impl Plan {
         self.transaction.changes.push(Change { key, record: Some(record) });
     }
 
-    /// Notes that instances come to a group, if it has room for them.
+    /// Notes that some come to a group, if it has room for them.
     fn join(&mut self, group: Group, added: usize, present: usize, limit: usize) -> Result<(), Error> {
         let room = limit.saturating_sub(present);
         if added > room {
             let what = match group {
                 Group::Service(service) => format!("the number of instances of {service}"),
                 Group::Lease(lease) => format!("the number of instances of lease {lease}"),
-                Group::RawResources => "the number of resources".into(),
+                Group::RawResources => "the number of resources".to_owned(),
             };
             return Err(Error::LimitReached { what, limit });
         }
@@ -117,10 +117,10 @@ impl State {
             Command::Register(register) => self.plan_register(register, now, limits),
             Command::Deregister { key, incarnation } => self.plan_deregister(key, *incarnation, now),
             Command::Drain { key, incarnation, time } => self.plan_drain(key, *incarnation, *time, now),
-            Command::PutService { key, change } => self.plan_put_service(key, change, limits),
+            Command::PutService { key, patch } => self.plan_put_service(key, patch, limits),
+            Command::DeleteService { key } => self.plan_delete_service(key),
             Command::PutRaw { key, resource } => self.plan_put_raw(key, resource, limits),
             Command::DeleteRaw { key } => self.plan_delete_raw(key),
-            Command::DeleteService { key } => self.plan_delete_service(key),
             Command::Expire(lease) => Ok(self.plan_expire(*lease, now, limits)),
             Command::FinishDrain { key, incarnation } => Ok(self.plan_finish_drain(key, *incarnation, now)),
             Command::Forget(keys) => Ok(self.plan_forget(keys)),

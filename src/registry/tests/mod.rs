@@ -2,7 +2,6 @@
 
 mod fencing;
 mod histories;
-mod putting;
 mod raw;
 mod registering;
 mod running;

@@ -3,10 +3,12 @@
 use convoy::{
     any_json::proxy_config,
     api::error::{Body, DOMAIN, Problem},
+    envoy_json,
+    model::ResourceType,
 };
 use convoy_client::{
     json::format_duration,
-    proto::{self, proxies_client::ProxiesClient, registry_client::RegistryClient},
+    proto::{self, proxies_client::ProxiesClient, registry_client::RegistryClient, resources_client::ResourcesClient},
 };
 use hyper::Method;
 use serde_json::{Value, json};
@@ -61,6 +63,10 @@ pub enum Call {
     GetProxyConfig(proto::GetProxyConfigRequest),
     GetConvergence(proto::GetConvergenceRequest),
     WaitForConvergence(proto::WaitForConvergenceRequest),
+    PutResource(proto::PutResourceRequest),
+    GetResource(proto::GetResourceRequest),
+    ListResources(proto::ListResourcesRequest),
+    DeleteResource(proto::DeleteResourceRequest),
 }
 
 #[derive(Clone, Debug)]
@@ -68,6 +74,7 @@ pub struct Api {
     pub http: Http,
     pub registry: RegistryClient<Channel>,
     proxies: ProxiesClient<Channel>,
+    resources: ResourcesClient<Channel>,
 }
 
 impl Api {
@@ -75,7 +82,8 @@ impl Api {
         let endpoint = Endpoint::from_shared(format!("http://{}", addresses.grpc)).expect("an address");
         let channel = endpoint.connect_lazy();
         let registry = RegistryClient::new(channel.clone()).max_decoding_message_size(usize::MAX);
-        Self { http: Http(addresses.http), registry, proxies: ProxiesClient::new(channel) }
+        let resources = ResourcesClient::new(channel.clone());
+        Self { http: Http(addresses.http), registry, proxies: ProxiesClient::new(channel), resources }
     }
 
     /// The answer, in the API's JSON form whatever the face.
@@ -147,6 +155,23 @@ impl Api {
                 let wait = format!("&wait={}", format_duration(wait));
                 (Method::GET, convergence(of.revision, &of.namespace) + &wait, Value::Null)
             }
+            Call::PutResource(of) => {
+                let body = of.body.unwrap_or_default();
+                let mut query = vec![format!("variant={}", of.variant), format!("selector={}", escape(&of.selector))];
+                query.extend(of.ttl.map(|ttl| format!("ttl={}s", ttl.seconds)));
+                let kind = ResourceType::from_type_url(&body.type_url).expect("a known type");
+                let path = format!("{}?{}", resource(&of.r#type, &of.name), query.join("&"));
+                (Method::PUT, path, envoy_json::write(kind, &body.value))
+            }
+            Call::GetResource(of) => {
+                (Method::GET, format!("{}?variant={}", resource(&of.r#type, &of.name), of.variant), Value::Null)
+            }
+            Call::ListResources(of) => {
+                (Method::GET, format!("/v1/resources?type={}&name={}", of.r#type, escape(&of.name)), Value::Null)
+            }
+            Call::DeleteResource(of) => {
+                (Method::DELETE, format!("{}?variant={}", resource(&of.r#type, &of.name), of.variant), Value::Null)
+            }
         };
         let body = if body.is_null() { String::new() } else { body.to_string() };
         refused_http(&self.http.call(method, &path, body).await)
@@ -177,6 +202,14 @@ impl Api {
             Call::WaitForConvergence(request) => {
                 answer(proxies.wait_for_convergence(request).await).map(|answer| json!(answer))
             }
+            Call::PutResource(request) => answer(self.resources.clone().put_resource(request).await).map(shown),
+            Call::GetResource(request) => answer(self.resources.clone().get_resource(request).await).map(shown),
+            Call::ListResources(request) => {
+                answer(self.resources.clone().list_resources(request).await).map(|answer| json!(answer))
+            }
+            Call::DeleteResource(request) => {
+                answer(self.resources.clone().delete_resource(request).await).map(|answer| json!(answer))
+            }
         }
     }
 }
@@ -184,6 +217,26 @@ impl Api {
 fn convergence(revision: Option<u64>, namespace: &str) -> String {
     let revision = revision.map(|revision| format!("&revision={revision}")).unwrap_or_default();
     format!("/v1/convergence?namespace={namespace}{revision}")
+}
+
+/// A resource as the HTTP API shows it.
+fn shown(resource: proto::Resource) -> Value {
+    let mut json = json!(resource);
+    let body = resource.body.unwrap_or_default();
+    let kind = ResourceType::from_type_url(&body.type_url).expect("a known type");
+    json["resource"] = envoy_json::write(kind, &body.value);
+    json
+}
+
+/// A resource's path.
+pub fn resource(kind: &str, name: &str) -> String {
+    format!("/v1/resources/{kind}/{}", escape(name))
+}
+
+/// Percent-encoded, but for what may stand in any part of a URL.
+pub fn escape(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/:".contains(&byte);
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 /// A service's path; the namespace is `default` when empty.

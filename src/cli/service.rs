@@ -1,0 +1,104 @@
+//! `convoy service`: what a service fixes for all its instances.
+
+use std::{io::Write, time::Duration};
+
+use clap::{Args, Subcommand};
+use convoy_client::{
+    json::parse_duration,
+    proto::{DeleteServiceRequest, ExportTo, PutServiceRequest, ServicePort},
+};
+
+use super::{
+    options::{Format, Options},
+    output::{self, Table},
+    registration::PortArgument,
+    tables,
+};
+
+const EXAMPLES: &str = "Examples:
+  convoy service put reviews --export-to shop,bank
+  convoy service delete reviews";
+
+/// Make, change and delete services
+#[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct ServiceCommand {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum Verb {
+    /// Make a service before its first instance, or change it; what is left out stays as it is
+    #[command(after_help = PUT)]
+    Put(Put),
+    /// Delete a service that has no instances
+    #[command(after_help = DELETE)]
+    Delete {
+        /// The service
+        name: String,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+struct Put {
+    /// The service
+    name: String,
+    /// Namespaces whose proxies may see it, beside its own; `*` for all, an empty text for none
+    #[arg(long, value_name = "NAMESPACES", value_delimiter = ',')]
+    export_to: Option<Vec<String>>,
+    /// How long its instances drain, unless a drain says otherwise
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    drain_time: Option<Duration>,
+    /// A port, as NUMBER, NAME:NUMBER or NAME:NUMBER/PROTOCOL (http, http2, grpc, tcp); it is never taken away again
+    #[arg(long = "port", value_name = "PORT")]
+    ports: Vec<PortArgument>,
+    /// The port that the plain service name means
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    default_port: String,
+}
+
+const PUT: &str = "Examples:
+  convoy service put reviews --port http:8080 --port admin:9000/tcp
+  convoy service put reviews --export-to * --drain-time 30s";
+const DELETE: &str = "Examples:
+  convoy service delete reviews
+  convoy service delete -n prod reviews -o json";
+
+pub(super) async fn run(command: ServiceCommand, options: &Options, out: &mut dyn Write) -> anyhow::Result<()> {
+    match command.verb {
+        Verb::Put(put) => {
+            let answer = options.client()?.put_service(request(put, options)).await?;
+            let names: Vec<String> = answer.service.iter().map(tables::service_name).collect();
+            output::print(out, options, &answer, &names, "", |width| {
+                tables::services(answer.service.as_slice(), width, false)
+            })
+        }
+        Verb::Delete { name } => {
+            let request = DeleteServiceRequest { namespace: options.namespace(), service: name.clone() };
+            let answer = options.client()?.delete_service(request).await?;
+            match options.output {
+                Format::Table | Format::Wide => Ok(writeln!(out, "{name} is deleted, revision {}", answer.revision)?),
+                _ => output::print(out, options, &answer, &[name], "", |_| Table::default()),
+            }
+        }
+    }
+}
+
+fn request(put: Put, options: &Options) -> PutServiceRequest {
+    let exports =
+        |names: Vec<String>| ExportTo { namespaces: names.into_iter().filter(|name| !name.is_empty()).collect() };
+    let port = |PortArgument { name, number, protocol }| ServicePort {
+        name,
+        protocol: i32::from(protocol),
+        port: u32::from(number),
+    };
+    PutServiceRequest {
+        namespace: options.namespace(),
+        service: put.name,
+        default_port: put.default_port,
+        ports: put.ports.into_iter().map(port).collect(),
+        drain_time: put.drain_time.map(convoy_client::duration),
+        export_to: put.export_to.map(exports),
+    }
+}
