@@ -25,7 +25,7 @@ use super::{
     name_set::NameSet,
     protocol::Readiness,
     resource::Resource,
-    shared_view::{SharedView, Views},
+    shared_view::{SharedView, Views, is_chosen},
     sharing::Sharing,
 };
 use crate::{
@@ -69,7 +69,7 @@ pub struct Cache {
 impl Cache {
     pub fn new(registry: Registry, readiness: Readiness) -> Self {
         let snapshot = registry.snapshot();
-        let chosen = snapshot.raw.iter().filter(|(key, raw)| is_chosen(key, raw)).map(|(key, _)| key.clone());
+        let chosen = snapshot.raw.iter().filter(|(key, raw)| is_chosen(key, &raw.value)).map(|(key, _)| key.clone());
         let chosen = Mutex::new(chosen.collect());
         Self {
             registry,
@@ -355,7 +355,7 @@ impl Cache {
         let mut chosen = lock(&self.chosen);
         let mut choice = false;
         for key in changed {
-            let is_chosen = snapshot.raw.get(key).is_some_and(|raw| is_chosen(key, raw));
+            let is_chosen = snapshot.raw.get(key).is_some_and(|raw| is_chosen(key, &raw.value));
             choice |= is_chosen | if is_chosen { chosen.insert(key.clone()) } else { chosen.remove(key) };
         }
         drop(chosen);
@@ -367,11 +367,6 @@ impl Cache {
     fn wildcards(&self, kind: ResourceType) -> Vec<Arc<Group>> {
         lock(&self.wildcards).iter().filter(|((of, _), _)| *of == kind).map(|(_, group)| group.clone()).collect()
     }
-}
-
-/// Whether a raw resource is not for everybody.
-fn is_chosen(key: &RawKey, raw: &crate::registry::command::Versioned<crate::model::RawResource>) -> bool {
-    raw.value.selector.is_some() || !key.variant.is_empty()
 }
 
 /// Which of the services that changed have another definition than before: their clusters, then and now.
