@@ -31,6 +31,8 @@ static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
 
 /// How deep messages may nest, those inside an `Any` counted on. Envoy refuses 100; its own examples need 20.
 const MAX_DEPTH: usize = 64;
+/// How much of a YAML text may be repeated by aliases: they are for a few lines said twice.
+const MAX_ALIASED: usize = 10_000;
 const ANY: &str = "google.protobuf.Any";
 const TYPE: &str = "@type";
 
@@ -96,6 +98,7 @@ pub fn yaml(text: &str) -> Result<Vec<Json>, String> {
         leading_zero_numbers_as_strings: true,
         underscored_numbers_as_strings: true,
         with_snippet: false,
+        alias_limits: serde_yaml::alias_limits! { max_total_replayed_events: MAX_ALIASED },
     };
     serde_yaml::from_multiple_with_options(text, options).map_err(|error| error.to_string())
 }
