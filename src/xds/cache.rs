@@ -339,6 +339,18 @@ impl Cache {
 
     /// Somebody wrote, changed or deleted these.
     pub(super) fn raw_changed(&self, changed: &BTreeSet<RawKey>, revision: Revision) {
+        // Who is meant goes before what is said: else one would be told what is now for others.
+        let snapshot = self.registry.snapshot();
+        let mut chosen = lock(&self.chosen);
+        let mut choice = false;
+        for key in changed {
+            let is_chosen = snapshot.raw.get(key).is_some_and(|raw| is_chosen(key, &raw.value));
+            choice |= is_chosen | if is_chosen { chosen.insert(key.clone()) } else { chosen.remove(key) };
+        }
+        drop(chosen);
+        if choice {
+            self.streams.iter().for_each(|stream| stream.tell_selection());
+        }
         let names: HashSet<(ResourceType, &str)> = changed.iter().map(|key| (key.kind, &*key.name)).collect();
         let of_name = |key: &ResourceKey| names.contains(&(key.kind, &*key.name));
         let keys: Vec<ResourceKey> =
@@ -350,17 +362,6 @@ impl Cache {
             let of_kind = changed.iter().filter(|key| key.kind == kind).map(|key| key.name.clone());
             let names: Vec<Arc<str>> = of_kind.collect();
             self.wildcards(kind).iter().for_each(|group| group.tell(&names, revision));
-        }
-        let snapshot = self.registry.snapshot();
-        let mut chosen = lock(&self.chosen);
-        let mut choice = false;
-        for key in changed {
-            let is_chosen = snapshot.raw.get(key).is_some_and(|raw| is_chosen(key, &raw.value));
-            choice |= is_chosen | if is_chosen { chosen.insert(key.clone()) } else { chosen.remove(key) };
-        }
-        drop(chosen);
-        if choice {
-            self.streams.iter().for_each(|stream| stream.tell_selection());
         }
     }
 

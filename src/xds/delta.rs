@@ -65,7 +65,7 @@ impl Session {
         if !request.response_nonce.is_empty() && names.is_empty() {
             return Ok(());
         }
-        check_lengths(0, names.iter())?;
+        check_lengths((0, 0), names.iter())?;
         let absent = names.iter().filter_map(text).map(|name| (Arc::from(name), None));
         let contents: Vec<(Arc<str>, Option<Arc<Resource>>)> = absent.collect();
         let (dialect, features) = (self.dialect(), self.features());
