@@ -29,6 +29,9 @@ const EXAMPLES: &str = "Examples:
   convoy proxy status
   convoy proxy config web-1 endpoints
   convoy proxy wait --timeout 1m";
+const RETRY: &str = "Examples:
+  convoy proxy retry web-1
+  convoy proxy retry web-1 -o json";
 const STATUS: &str = "Examples:
   convoy proxy status
   convoy proxy status web-1 -o wide";
@@ -52,7 +55,7 @@ enum Command {
     Config(config::Config),
     Wait(wait::Wait),
     /// Send a proxy once more what it refused
-    #[command(after_help = "Example:\n  convoy proxy retry web-1")]
+    #[command(after_help = RETRY)]
     Retry {
         /// The node id of a connected proxy
         node: String,
