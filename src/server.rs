@@ -284,6 +284,7 @@ async fn serve_grpc(
         accepted
     });
     GrpcServer::builder()
+        .accept_http1(true)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .add_routes(routes)

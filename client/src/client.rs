@@ -108,6 +108,8 @@ impl Client {
         list_proxies(ListProxiesRequest) -> ListProxiesResponse of proxies;
         /// All streams of one node id.
         get_proxy(GetProxyRequest) -> GetProxyResponse of proxies;
+        /// Sends a proxy once more what it refused.
+        retry_proxy(RetryProxyRequest) -> RetryProxyResponse of proxies;
         /// What a proxy has of each resource, as far as Convoy knows.
         get_proxy_config(GetProxyConfigRequest) -> GetProxyConfigResponse of proxies;
         /// Who has everything up to a revision.

@@ -185,6 +185,13 @@ impl Proxies for Shell {
         Ok(Response::new(self.api.get_proxy(request.get_ref())?))
     }
 
+    async fn retry_proxy(
+        &self,
+        request: Request<proto::RetryProxyRequest>,
+    ) -> Result<Response<proto::RetryProxyResponse>, Status> {
+        Ok(Response::new(self.api.retry_proxy(request.get_ref())?))
+    }
+
     async fn get_proxy_config(
         &self,
         request: Request<proto::GetProxyConfigRequest>,

@@ -36,6 +36,13 @@ impl Api {
         Ok(proto::GetProxyResponse { proxies })
     }
 
+    pub fn retry_proxy(&self, request: &proto::RetryProxyRequest) -> Result<proto::RetryProxyResponse, Problem> {
+        let retried = self.survey.proxies.retry(&request.node);
+        let retried =
+            retried.ok_or_else(|| no_proxy(&request.node, "is not connected", "that of a connected proxy"))?;
+        Ok(proto::RetryProxyResponse { resources: u32::try_from(retried).unwrap_or(u32::MAX) })
+    }
+
     pub fn get_proxy_config(
         &self,
         request: &proto::GetProxyConfigRequest,

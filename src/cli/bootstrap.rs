@@ -36,8 +36,8 @@ pub(super) struct Bootstrap {
     /// Where the proxy's admin interface listens; leave it on loopback, it can stop the proxy
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9901")]
     admin_address: SocketAddr,
-    /// A service that the proxy needs (SERVICE or SERVICE.NAMESPACE), noted in its metadata; this version of Convoy shows
-    /// every proxy all services all the same
+    /// A service that the proxy needs: SERVICE, SERVICE.NAMESPACE, or * and *.NAMESPACE for all of a namespace. It is
+    /// told of these only; without any, of all that it may see
     #[arg(long = "import", value_name = "SERVICE")]
     imports: Vec<String>,
     /// Ask in the state-of-the-world dialect

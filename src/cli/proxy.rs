@@ -8,7 +8,8 @@ use std::{io::Write, process::ExitCode, time::SystemTime};
 
 use clap::{Args, Subcommand};
 use convoy_client::proto::{
-    Dialect, GetConvergenceRequest, ListProxiesRequest, ListProxiesResponse, Proxy as Connected, ProxyType, SyncState,
+    Dialect, GetConvergenceRequest, ListProxiesRequest, ListProxiesResponse, Proxy as Connected, ProxyType,
+    RetryProxyRequest, SyncState,
 };
 
 use super::{
@@ -28,6 +29,9 @@ const EXAMPLES: &str = "Examples:
   convoy proxy status
   convoy proxy config web-1 endpoints
   convoy proxy wait --timeout 1m";
+const RETRY: &str = "Examples:
+  convoy proxy retry web-1
+  convoy proxy retry web-1 -o json";
 const STATUS: &str = "Examples:
   convoy proxy status
   convoy proxy status web-1 -o wide";
@@ -50,15 +54,30 @@ enum Command {
     },
     Config(config::Config),
     Wait(wait::Wait),
+    /// Send a proxy once more what it refused
+    #[command(after_help = RETRY)]
+    Retry {
+        /// The node id of a connected proxy
+        node: String,
+    },
 }
 
 pub(super) async fn run(proxy: Proxy, options: &Options, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     match proxy.command {
         Command::Status { node } => run_status(node.as_deref(), options, out).await?,
         Command::Config(command) => config::run(command, options, out).await?,
+        Command::Retry { node } => run_retry(node, options, out).await?,
         Command::Wait(command) => return wait::run(&command, options, out).await,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn run_retry(node: String, options: &Options, out: &mut dyn Write) -> anyhow::Result<()> {
+    let answer = options.client()?.retry_proxy(RetryProxyRequest { node: node.clone() }).await?;
+    if options.for_people() {
+        return Ok(writeln!(out, "{node} is sent {} resources once more", answer.resources)?);
+    }
+    output::print(out, options, &answer, &[node], "", |_| Table::default())
 }
 
 async fn run_status(node: Option<&str>, options: &Options, out: &mut dyn Write) -> anyhow::Result<()> {

@@ -8,10 +8,13 @@
 mod canonical;
 mod mistake;
 
-use std::{io::Read, sync::LazyLock};
+use std::{collections::BTreeMap, io::Read, sync::LazyLock};
 
 use bytes::Bytes;
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, ReflectMessage, SerializeOptions, Value};
+use prost::Message;
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, FileDescriptor, MessageDescriptor, ReflectMessage, SerializeOptions, Value,
+};
 use serde_json::{Value as Json, json};
 
 use crate::model::{Invalid, ResourceType, limits::quoted};
@@ -28,6 +31,8 @@ static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
 
 /// How deep messages may nest, those inside an `Any` counted on. Envoy refuses 100; its own examples need 20.
 const MAX_DEPTH: usize = 64;
+/// How much of a YAML text may be repeated by aliases: they are for a few lines said twice.
+const MAX_ALIASED: usize = 10_000;
 const ANY: &str = "google.protobuf.Any";
 const TYPE: &str = "@type";
 
@@ -93,8 +98,37 @@ pub fn yaml(text: &str) -> Result<Vec<Json>, String> {
         leading_zero_numbers_as_strings: true,
         underscored_numbers_as_strings: true,
         with_snippet: false,
+        alias_limits: serde_yaml::alias_limits! { max_total_replayed_events: MAX_ALIASED },
     };
     serde_yaml::from_multiple_with_options(text, options).map_err(|error| error.to_string())
+}
+
+/// The descriptors of some services with all that they depend on, as an encoded `FileDescriptorSet`.
+pub fn describe<'a>(services: impl Iterator<Item = &'a str>) -> Vec<u8> {
+    let mut files: BTreeMap<String, FileDescriptor> = BTreeMap::new();
+    let mut waiting: Vec<FileDescriptor> =
+        services.filter_map(|name| POOL.get_service_by_name(name)).map(|service| service.parent_file()).collect();
+    while let Some(file) = waiting.pop() {
+        if files.insert(file.name().to_owned(), file.clone()).is_none() {
+            waiting.extend(file.dependencies());
+        }
+    }
+    let file = files.values().map(|file| file.file_descriptor_proto().clone()).collect();
+    prost_types::FileDescriptorSet { file }.encode_to_vec()
+}
+
+/// A request of the REST form of xDS, as bytes.
+pub fn read_request(json: &[u8]) -> Result<Vec<u8>, Invalid> {
+    let json: Json = serde_json::from_slice(json).map_err(|error| Invalid::new("body", "…", error.to_string()))?;
+    mistake::check_depth(&json)?;
+    let request = message("envoy.service.discovery.v3.DiscoveryRequest").expect("a test looks for it");
+    Ok(mistake::parse(request, &json)?.encode_to_vec())
+}
+
+/// A response of the REST form of xDS; none if it holds a message that is not known here.
+pub fn write_response(bytes: &[u8]) -> Option<Json> {
+    let response = message("envoy.service.discovery.v3.DiscoveryResponse").expect("a test looks for it");
+    to_json(&decode(response, bytes).ok()?)
 }
 
 fn descriptor_of_bytes() -> MessageDescriptor {

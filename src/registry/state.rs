@@ -16,8 +16,8 @@ use imbl::{HashMap as SharedHashMap, OrdMap};
 use super::command::Versioned;
 use crate::{
     model::{
-        Exports, Instance, InstanceId, InstanceKey, Lease, LeaseId, RawKey, RawResource, RemovalCause, Revision,
-        Service, ServiceKey, Tombstone, UnixMillis, Verdict,
+        Exports, Instance, InstanceId, InstanceKey, Lease, LeaseId, Node, RawKey, RawResource, RemovalCause,
+        ResourceType, Revision, Service, ServiceKey, Tombstone, UnixMillis, Verdict,
     },
     storage::{Change, Commit, Key, Record},
 };
@@ -34,6 +34,26 @@ pub struct Snapshot {
 impl Snapshot {
     pub fn instance(&self, key: &InstanceKey) -> Option<&Versioned<Instance>> {
         self.services.get(&key.service)?.instances.get(&key.id)
+    }
+
+    /// All variants of a resource that somebody wrote, by name.
+    pub fn variants(&self, kind: ResourceType, name: &str) -> impl Iterator<Item = (&RawKey, &Versioned<RawResource>)> {
+        let first = RawKey { kind, name: name.into(), variant: "".into() };
+        let name = first.name.clone();
+        self.raw.range(first..).take_while(move |(key, _)| key.kind == kind && key.name == name)
+    }
+
+    /// The variant that a node gets: the first whose selector matches it, in the order of their names; those without a
+    /// selector come last.
+    pub fn variant_for(
+        &self,
+        kind: ResourceType,
+        name: &str,
+        node: &Node,
+    ) -> Option<(&RawKey, &Versioned<RawResource>)> {
+        let selects = |raw: &RawResource| raw.selector.as_ref().is_some_and(|selector| selector.matches(node));
+        let chosen = self.variants(kind, name).find(|(_, raw)| selects(&raw.value));
+        chosen.or_else(|| self.variants(kind, name).find(|(_, raw)| raw.value.selector.is_none()))
     }
 }
 

@@ -25,7 +25,7 @@ use super::{
     name_set::NameSet,
     protocol::Readiness,
     resource::Resource,
-    shared_view::{SharedView, Views},
+    shared_view::{SharedView, Views, is_chosen},
     sharing::Sharing,
 };
 use crate::{
@@ -69,7 +69,7 @@ pub struct Cache {
 impl Cache {
     pub fn new(registry: Registry, readiness: Readiness) -> Self {
         let snapshot = registry.snapshot();
-        let chosen = snapshot.raw.iter().filter(|(key, raw)| is_chosen(key, raw)).map(|(key, _)| key.clone());
+        let chosen = snapshot.raw.iter().filter(|(key, raw)| is_chosen(key, &raw.value)).map(|(key, _)| key.clone());
         let chosen = Mutex::new(chosen.collect());
         Self {
             registry,
@@ -339,6 +339,18 @@ impl Cache {
 
     /// Somebody wrote, changed or deleted these.
     pub(super) fn raw_changed(&self, changed: &BTreeSet<RawKey>, revision: Revision) {
+        // Who is meant goes before what is said: else one would be told what is now for others.
+        let snapshot = self.registry.snapshot();
+        let mut chosen = lock(&self.chosen);
+        let mut choice = false;
+        for key in changed {
+            let is_chosen = snapshot.raw.get(key).is_some_and(|raw| is_chosen(key, &raw.value));
+            choice |= is_chosen | if is_chosen { chosen.insert(key.clone()) } else { chosen.remove(key) };
+        }
+        drop(chosen);
+        if choice {
+            self.streams.iter().for_each(|stream| stream.tell_selection());
+        }
         let names: HashSet<(ResourceType, &str)> = changed.iter().map(|key| (key.kind, &*key.name)).collect();
         let of_name = |key: &ResourceKey| names.contains(&(key.kind, &*key.name));
         let keys: Vec<ResourceKey> =
@@ -351,27 +363,11 @@ impl Cache {
             let names: Vec<Arc<str>> = of_kind.collect();
             self.wildcards(kind).iter().for_each(|group| group.tell(&names, revision));
         }
-        let snapshot = self.registry.snapshot();
-        let mut chosen = lock(&self.chosen);
-        let mut choice = false;
-        for key in changed {
-            let is_chosen = snapshot.raw.get(key).is_some_and(|raw| is_chosen(key, raw));
-            choice |= is_chosen | if is_chosen { chosen.insert(key.clone()) } else { chosen.remove(key) };
-        }
-        drop(chosen);
-        if choice {
-            self.streams.iter().for_each(|stream| stream.tell_selection());
-        }
     }
 
     fn wildcards(&self, kind: ResourceType) -> Vec<Arc<Group>> {
         lock(&self.wildcards).iter().filter(|((of, _), _)| *of == kind).map(|(_, group)| group.clone()).collect()
     }
-}
-
-/// Whether a raw resource is not for everybody.
-fn is_chosen(key: &RawKey, raw: &crate::registry::command::Versioned<crate::model::RawResource>) -> bool {
-    raw.value.selector.is_some() || !key.variant.is_empty()
 }
 
 /// Which of the services that changed have another definition than before: their clusters, then and now.

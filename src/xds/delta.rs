@@ -65,7 +65,7 @@ impl Session {
         if !request.response_nonce.is_empty() && names.is_empty() {
             return Ok(());
         }
-        check_lengths(0, names.iter())?;
+        check_lengths((0, 0), names.iter())?;
         let absent = |name: &str| Absent { name: name.into(), named: true, held: false };
         let absent: Vec<Absent> = names.iter().filter_map(text).map(absent).collect();
         let (dialect, features) = (self.dialect(), self.features());

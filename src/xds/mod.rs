@@ -24,6 +24,7 @@ pub mod reflection;
 pub mod request;
 pub mod resource;
 mod response;
+mod rest;
 mod resume;
 pub mod server;
 mod services;

@@ -9,6 +9,8 @@ use xxhash_rust::xxh3::xxh3_128;
 pub struct NameSet {
     names: BTreeSet<Arc<str>>,
     digest: u128,
+    /// Of the names, together.
+    bytes: usize,
 }
 
 /// What a name adds to the digest of a set. Sums do not depend on the order.
@@ -25,6 +27,10 @@ impl NameSet {
         self.names.is_empty()
     }
 
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub fn digest(&self) -> u128 {
         self.digest
     }
@@ -39,9 +45,10 @@ impl NameSet {
 
     /// False if it was there already.
     pub fn insert(&mut self, name: Arc<str>) -> bool {
-        let digest = name_digest(&name);
+        let (digest, bytes) = (name_digest(&name), name.len());
         let new = self.names.insert(name);
         if new {
+            self.bytes += bytes;
             self.digest = self.digest.wrapping_add(digest);
         }
         new
@@ -49,6 +56,7 @@ impl NameSet {
 
     pub fn take(&mut self, name: &str) -> Option<Arc<str>> {
         let taken = self.names.take(name)?;
+        self.bytes -= name.len();
         self.digest = self.digest.wrapping_sub(name_digest(name));
         Some(taken)
     }

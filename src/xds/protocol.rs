@@ -21,6 +21,8 @@ pub const STEP_PATIENCE: Duration = Duration::from_secs(10);
 /// A client that names more than this on one stream is refused.
 pub const MAX_NAMES: usize = 200_000;
 pub const MAX_NAME_BYTES: usize = 4096;
+/// All names of a stream together: what one client can make Convoy keep.
+pub const MAX_NAMES_MIB: usize = 64;
 /// A response is split where the protocol allows it. gRPC clients refuse messages over 4 MiB unless told otherwise.
 pub const RESPONSE_BYTES: usize = 3 * 1024 * 1024;
 
@@ -141,7 +143,10 @@ pub enum Refusal {
     OtherType { given: String, expected: &'static str },
     #[error("resource names: they must be UTF-8")]
     NotText,
-    #[error("resource names: at most {MAX_NAMES} on one stream, each of at most {MAX_NAME_BYTES} bytes")]
+    #[error(
+        "resource names: at most {MAX_NAMES} on one stream, each of at most {MAX_NAME_BYTES} bytes, \
+             of {MAX_NAMES_MIB} MiB in all"
+    )]
     TooMuch,
 }
 

@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use axum::{Router, extract::Request, routing::any};
+use axum::{Router, extract::Request, routing::post};
 use tonic::{
     Status, Streaming,
     body::Body,
@@ -20,6 +20,7 @@ use super::{
     fetch,
     protocol::Dialect,
     request::{Incremental, StateOfTheWorld},
+    rest,
     services::{Method, SERVICES},
     stream::{Call, Shared, responses},
 };
@@ -44,10 +45,10 @@ pub fn router(shared: Shared) -> Router {
                 let id = streams.fetch_add(1, Ordering::Relaxed);
                 std::future::ready(answer(shared.clone(), id, service.only, method, request))
             };
-            router = router.route(&path, any(answer));
+            router = router.route(&path, post(answer));
         }
     }
-    router
+    router.merge(rest::router(&shared, &streams))
 }
 
 /// One call of one service.

@@ -42,6 +42,21 @@ const fn service(name: &'static str, only: Option<ResourceType>, noun: &'static 
 }
 
 impl Service {
+    /// Where a client without gRPC fetches it.
+    pub fn rest_path(&self) -> Option<&'static str> {
+        Some(match self.only? {
+            ResourceType::Cluster => "/v3/discovery:clusters",
+            ResourceType::Endpoint => "/v3/discovery:endpoints",
+            ResourceType::Listener => "/v3/discovery:listeners",
+            ResourceType::Route => "/v3/discovery:routes",
+            ResourceType::ScopedRoute => "/v3/discovery:scoped-routes",
+            ResourceType::Secret => "/v3/discovery:secrets",
+            ResourceType::ExtensionConfig => "/v3/discovery:extension_configs",
+            ResourceType::Runtime => "/v3/discovery:runtime",
+            ResourceType::VirtualHost => return None,
+        })
+    }
+
     /// The paths of its calls. Virtual hosts on demand are incremental only, and ADS has nothing to fetch.
     pub fn calls(&self) -> impl Iterator<Item = (String, Method)> {
         let methods = match self.only {

@@ -25,7 +25,8 @@ use super::{
     full::Full,
     name_set::NameSet,
     protocol::{
-        Catalog, Dialect, Features, Interest, MAX_NAME_BYTES, MAX_NAMES, Now, Readiness, Refusal, Response, TypeStatus,
+        Catalog, Dialect, Features, Interest, MAX_NAME_BYTES, MAX_NAMES, MAX_NAMES_MIB, Now, Readiness, Refusal,
+        Response, TypeStatus,
     },
     request::text,
     resource::{Resource, Version},
@@ -91,9 +92,9 @@ impl Session {
         }
     }
 
-    /// What was refused is tried once more.
-    pub fn retry(&mut self) {
-        self.types.iter_mut().flatten().for_each(|state| state.retry());
+    /// What was refused is tried once more; gives how much that is.
+    pub fn retry(&mut self) -> usize {
+        self.types.iter_mut().flatten().map(|state| state.retry()).sum()
     }
 
     /// Whether the client has been sent a response, so that ending the stream is no failure to it.
@@ -166,7 +167,9 @@ impl Session {
             Dialect::StateOfTheWorld => state.kind != kind,
             Dialect::Incremental => true,
         };
-        check_lengths(self.states().filter(counts).map(TypeState::names).sum(), names)
+        let others = self.states().filter(counts).map(|state| state.subscription.names());
+        let others = others.fold((0, 0), |(count, bytes), names| (count + names.len(), bytes + names.bytes()));
+        check_lengths(others, names)
     }
 
     /// Whether the next request has to wait: an answer that is made at once is still to be taken, and a client that
@@ -311,17 +314,20 @@ impl Session {
     }
 }
 
-/// Whether so many names, and of such lengths, may be named beside those there are.
+/// Whether so many names, and of such lengths, may be named beside those there are: their count, and their bytes.
 pub(super) fn check_lengths<'a>(
-    others: usize,
-    mut names: impl ExactSizeIterator<Item = &'a Bytes>,
+    (count, mut bytes): (usize, usize),
+    names: impl ExactSizeIterator<Item = &'a Bytes>,
 ) -> Result<(), Refusal> {
-    if others + names.len() > MAX_NAMES {
+    if count + names.len() > MAX_NAMES {
         return Err(Refusal::TooMuch);
     }
-    names.try_for_each(|name| match text(name) {
-        None => Err(Refusal::NotText),
-        Some(name) if name.len() > MAX_NAME_BYTES => Err(Refusal::TooMuch),
-        Some(_) => Ok(()),
-    })
+    for name in names {
+        let name = text(name).ok_or(Refusal::NotText)?;
+        bytes += name.len();
+        if name.len() > MAX_NAME_BYTES || bytes > MAX_NAMES_MIB * 1024 * 1024 {
+            return Err(Refusal::TooMuch);
+        }
+    }
+    Ok(())
 }

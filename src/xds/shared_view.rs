@@ -1,13 +1,13 @@
 //! A view, with the raw resources that are meant for the proxies that have it: one value for all who see the same.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, Weak},
 };
 
 use super::index::lock;
 use crate::{
-    model::{Exports, Node, RawKey, ResourceType, ServiceKey},
+    model::{Exports, Node, RawKey, RawResource, ResourceType, ServiceKey},
     registry::state::Snapshot,
     translate::{ResourceKey, Scope, View},
 };
@@ -22,30 +22,20 @@ pub struct SharedView {
     pub selection: Selection,
 }
 
-/// The first variant whose selector matches, in the order of their names; one without a selector comes last.
+/// The choice that a node gets, of each name of which there is not just one resource for everybody.
 pub fn select(node: &Node, snapshot: &Snapshot) -> Selection {
-    let mut selection = Selection::new();
-    let mut without: BTreeMap<(ResourceType, Arc<str>), Arc<str>> = BTreeMap::new();
-    for (key, raw) in &snapshot.raw {
-        let name = (key.kind, key.name.clone());
-        match &raw.value.selector {
-            Some(selector) => {
-                let chosen = selection.entry(name).or_default();
-                if chosen.is_none() && selector.matches(node) {
-                    *chosen = Some(key.variant.clone());
-                }
-            }
-            None => drop(without.entry(name).or_insert(key.variant.clone())),
-        }
-    }
-    for (name, variant) in without {
-        match selection.get_mut(&name) {
-            Some(chosen) => *chosen = chosen.take().or(Some(variant)),
-            None if variant.is_empty() => {}
-            None => drop(selection.insert(name, Some(variant))),
-        }
-    }
-    selection
+    let chosen = snapshot.raw.iter().filter(|(key, raw)| is_chosen(key, &raw.value));
+    let names: BTreeSet<(ResourceType, Arc<str>)> = chosen.map(|(key, _)| (key.kind, key.name.clone())).collect();
+    let choose = |(kind, name): (ResourceType, Arc<str>)| {
+        let variant = snapshot.variant_for(kind, &name, node).map(|(key, _)| key.variant.clone());
+        ((kind, name), variant)
+    };
+    names.into_iter().map(choose).collect()
+}
+
+/// Whether a raw resource is not for everybody.
+pub fn is_chosen(key: &RawKey, raw: &RawResource) -> bool {
+    raw.selector.is_some() || !key.variant.is_empty()
 }
 
 impl SharedView {
@@ -122,7 +112,7 @@ impl Views {
 mod tests {
     use super::*;
     use crate::{
-        model::{Namespace, RawResource, Revision},
+        model::{Namespace, Revision},
         registry::command::Versioned,
     };
 

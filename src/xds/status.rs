@@ -68,6 +68,18 @@ impl Proxies {
         self.raise();
     }
 
+    /// Sends a node once more what it refused; gives how much that is, and none if it is not connected.
+    pub fn retry(&self, node: &str) -> Option<usize> {
+        let mut streams = self.streams();
+        streams.retain(|stream| stream.client.id == node);
+        let retry = |stream: &Arc<Stream>| {
+            let retried = lock(&stream.session).retry();
+            stream.mailbox.wake();
+            retried
+        };
+        (!streams.is_empty()).then(|| streams.iter().map(retry).sum())
+    }
+
     /// A stream's standing has changed.
     pub fn raise(&self) {
         self.changed.notify_waiters();
@@ -233,6 +245,7 @@ impl Stream {
             locality: wire::locality(&client.node.locality),
             metadata: String::new(),
             connected: true,
+            own_names: self.look(|standing| standing.session.own_names()) as u64,
             left_at: None,
         }
     }

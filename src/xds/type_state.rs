@@ -227,8 +227,11 @@ impl TypeState {
     }
 
     /// What was refused is tried once more.
-    pub(super) fn retry(&mut self) {
-        self.asked.extend(self.held.pardon());
+    pub(super) fn retry(&mut self) -> usize {
+        let refused = self.held.pardon();
+        let count = refused.len();
+        self.asked.extend(refused);
+        count
     }
 
     /// Whether the client has it, and it is not on its way out.

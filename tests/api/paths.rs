@@ -129,6 +129,27 @@ async fn a_body_cannot_contradict_its_path() {
 }
 
 #[tokio::test]
+async fn the_xds_port_describes_its_services() {
+    let convoy = Convoy::start().await;
+    for symbol in [
+        "envoy.service.cluster.v3.ClusterDiscoveryService",
+        "envoy.service.discovery.v3.AggregatedDiscoveryService",
+        "envoy.service.status.v3.ClientStatusDiscoveryService",
+        "envoy.service.discovery.v3.DeltaDiscoveryRequest",
+    ] {
+        let request = ServerReflectionRequest {
+            message_request: Some(MessageRequest::FileContainingSymbol(symbol.into())),
+            ..Default::default()
+        };
+        let mut reflection = ServerReflectionClient::new(connect(convoy.addresses.xds).await);
+        let answers = within("reflection", reflection.server_reflection_info(tokio_stream::iter([request]))).await;
+        let answer = within("reflection", answers.expect("an answer").into_inner().message()).await.expect("no error");
+        let described = answer.and_then(|answer| answer.message_response);
+        assert!(matches!(described, Some(MessageResponse::FileDescriptorResponse(_))), "{symbol}: {described:?}");
+    }
+}
+
+#[tokio::test]
 async fn grpc_has_health_and_reflection_and_knows_what_it_has_not() {
     let convoy = Convoy::start().await;
     for (address, service) in [(convoy.addresses.grpc, "convoy.v1.Registry"), (convoy.addresses.xds, "")] {

@@ -151,9 +151,10 @@ async fn json_is_read_strictly_and_told_by_its_path() {
         ("clusters", String::new(), "body"),
         ("clusters", "[]".into(), "resource"),
         ("clusters", "[".repeat(100_000), "body"),
+        ("clusters", json!({"metadata": {"filter_metadata": {"a": {"b": vec![1; 400_000]}}}}).to_string(), "body"),
     ] {
         let answer = convoy.api.http.call(Method::PUT, &resource(kind, "a"), body.clone()).await;
-        assert_eq!(answer.status, 400, "{body}: {answer:?}");
+        assert_eq!(answer.status, 400, "{body:.100}: {answer:?}");
         assert_eq!(answer.json()["error"]["field"], field, "{answer:?}");
     }
     for (query, field) in [("?ttl=soon", "ttl"), ("?varient=a", "query")] {

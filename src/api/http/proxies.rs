@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     extract::{Query, State},
-    routing::get,
+    routing::{get, post},
 };
 use convoy_client::{json::parse_duration, proto};
 use serde::Deserialize;
@@ -18,6 +18,7 @@ pub(super) fn router() -> Router<Arc<Shell>> {
     Router::new()
         .route("/v1/proxies", get(list_proxies))
         .route("/v1/proxies/{node}", get(get_proxy))
+        .route("/v1/proxies/{node}/retry", post(retry_proxy))
         .route("/v1/proxies/{node}/config", get(get_proxy_config))
         .route("/v1/convergence", get(convergence))
 }
@@ -32,6 +33,10 @@ async fn list_proxies(
 
 async fn get_proxy(State(shell): Shared, At(node): At<String>) -> Answer<proto::GetProxyResponse> {
     shell.api.get_proxy(&proto::GetProxyRequest { node }).map(Json)
+}
+
+async fn retry_proxy(State(shell): Shared, At(node): At<String>) -> Answer<proto::RetryProxyResponse> {
+    shell.api.retry_proxy(&proto::RetryProxyRequest { node }).map(Json)
 }
 
 #[derive(Default, Deserialize)]

@@ -9,7 +9,7 @@ use prost_types::Any;
 use super::{Api, error::Problem, optional};
 use crate::{
     envoy_json,
-    model::{Invalid, NodeSelector, RawKey, RawResource, parse, raw::check_ttl, wire::duration},
+    model::{Invalid, NodeSelector, RawKey, RawResource, limits::at_most, parse, raw::check_ttl, wire::duration},
     registry::command::{Error, Versioned},
 };
 
@@ -23,6 +23,8 @@ impl Api {
             let rule = format!("that of {}, {}", key.kind.as_str(), key.kind.type_url());
             return Err(Invalid::new("body.type_url", body.type_url, rule).into());
         }
+        // A short text can make a long message.
+        at_most("body", body.value.len(), self.registry.limits().request_bytes, "bytes")?;
         envoy_json::check(key.kind, &key.name, &body.value)?;
         let resource = RawResource { bytes: body.value.into(), selector, ttl };
         self.registry.put_raw(key.clone(), resource.clone()).await?;

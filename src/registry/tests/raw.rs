@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    model::{RawKey, RawResource},
+    model::{Node, NodeSelector, RawKey, RawResource, ResourceType},
     registry::state::Dirty,
 };
 
@@ -42,4 +42,35 @@ fn variants_stand_beside_each_other_and_count() {
     assert_eq!(error, Error::LimitReached { what: "the number of resources".into(), limit: 2 });
     put(&mut book, &edge, b"three").expect("changing what is there needs no room");
     assert_eq!(book.snapshot().raw.len(), 2);
+}
+
+#[test]
+fn a_node_gets_the_first_variant_that_selects_it_and_else_the_one_for_all() {
+    let mut book = Book::default();
+    let put = |book: &mut Book, name: &str, variant: &str, selector: &str| {
+        let selector = (!selector.is_empty()).then(|| NodeSelector::parse("selector", selector).expect("a selector"));
+        let resource = RawResource { bytes: variant.to_owned().into(), selector, ttl: None };
+        book.run(&Command::PutRaw { key: raw_key(name, variant), resource }).expect("put");
+    };
+    put(&mut book, "a", "", "");
+    put(&mut book, "a", "b", "node.id.startsWith('web')");
+    put(&mut book, "a", "c", "node.id == 'web-1' || node.id == 'db'");
+    put(&mut book, "aa", "a", "true");
+    put(&mut book, "b", "x", "node.id == 'db'");
+    for (name, node, expected) in [
+        ("a", "web-1", Some("b")),
+        ("a", "web-2", Some("b")),
+        ("a", "db", Some("c")),
+        ("a", "other", Some("")),
+        ("aa", "other", Some("a")),
+        ("b", "db", Some("x")),
+        ("b", "other", None),
+        ("c", "db", None),
+    ] {
+        let node = Node { id: node.into(), ..Node::default() };
+        let found = book.snapshot().variant_for(ResourceType::Cluster, name, &node);
+        assert_eq!(found.map(|(key, _)| &*key.variant), expected, "{name} {node:?}");
+    }
+    assert_eq!(book.snapshot().variants(ResourceType::Cluster, "a").count(), 3);
+    assert_eq!(book.snapshot().variants(ResourceType::Route, "a").count(), 0);
 }

@@ -1,12 +1,15 @@
 //! One request, one response: the fetch calls of the single-type services.
 
 use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
+use hyper::Method;
+use serde_json::json;
 use tonic::{Code, Status, codegen::http::uri::PathAndQuery};
 use tonic_prost::ProstCodec;
 
 use super::with_services;
 use crate::support::{
     ads::{CLUSTER, ENDPOINT, ROUTE, ResourceType, connect, node},
+    http::Http,
     server::Convoy,
     within,
 };
@@ -58,5 +61,24 @@ async fn what_breaks_the_protocol_is_refused() {
         let refused = fetch(&convoy, CLUSTERS, request).await.expect_err(says);
         assert!(matches!(refused.code(), Code::InvalidArgument | Code::ResourceExhausted), "{refused}");
         assert!(refused.message().contains(says), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn it_is_answered_over_rest_as_well() {
+    let convoy = with_services(&["web"]).await;
+    let http = Http(convoy.addresses.xds);
+    let ask = |version: &str| json!({"node": {"id": "n"}, "version_info": version, "resource_names": []}).to_string();
+    let call = |path: &'static str, body: String| http.call(Method::POST, path, body);
+    let all = call("/v3/discovery:clusters", ask("")).await.ok();
+    assert_eq!((&all["type_url"], &all["resources"][0]["name"]), (&json!(CLUSTER.type_url()), &json!("web")));
+    assert_eq!(all["resources"][0]["@type"], CLUSTER.type_url());
+    let version = all["version_info"].as_str().expect("a version");
+    assert_eq!(call("/v3/discovery:clusters", ask(version)).await.status, 304);
+    assert_eq!(call("/v3/discovery:clusters", ask("another")).await.status, 200);
+    for (body, says) in [("{", "body"), ("{\"nodes\": 1}", "nodes"), ("{}", "node")] {
+        let refused = call("/v3/discovery:clusters", body.to_owned()).await;
+        assert_eq!(refused.status, 400, "{refused:?}");
+        assert!(refused.text.contains(says), "{refused:?}");
     }
 }

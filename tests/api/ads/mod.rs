@@ -4,9 +4,11 @@
 mod fetch;
 mod incremental;
 mod nacks;
+mod raw;
 mod settling;
 mod single_type;
 mod state_of_the_world;
+mod streams;
 
 use convoy_client::proto::{Protocol, Registration};
 

@@ -5,6 +5,7 @@ mod bytes;
 mod files;
 mod json;
 mod protobuf;
+mod resources;
 mod xds;
 mod xds_memory;
 

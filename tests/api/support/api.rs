@@ -60,6 +60,7 @@ pub enum Call {
     DeleteService(proto::DeleteServiceRequest),
     ListProxies,
     GetProxy(proto::GetProxyRequest),
+    RetryProxy(proto::RetryProxyRequest),
     GetProxyConfig(proto::GetProxyConfigRequest),
     GetConvergence(proto::GetConvergenceRequest),
     WaitForConvergence(proto::WaitForConvergenceRequest),
@@ -143,6 +144,7 @@ impl Api {
             }
             Call::DeleteService(of) => (Method::DELETE, path(&of.namespace, &of.service), Value::Null),
             Call::ListProxies => (Method::GET, "/v1/proxies".into(), Value::Null),
+            Call::RetryProxy(of) => (Method::POST, format!("/v1/proxies/{}/retry", of.node), Value::Null),
             Call::GetProxy(of) => (Method::GET, format!("/v1/proxies/{}", of.node), Value::Null),
             Call::GetProxyConfig(of) => {
                 let path = format!("/v1/proxies/{}/config?type={}&name={}", of.node, of.r#type, of.name);
@@ -194,6 +196,7 @@ impl Api {
                 let listed = proxies.list_proxies(proto::ListProxiesRequest::default()).await;
                 answer(listed).map(|answer| json!(answer))
             }
+            Call::RetryProxy(request) => answer(proxies.retry_proxy(request).await).map(|answer| json!(answer)),
             Call::GetProxy(request) => answer(proxies.get_proxy(request).await).map(|answer| json!(answer)),
             Call::GetProxyConfig(request) => {
                 answer(proxies.get_proxy_config(request).await).map(|answer| proxy_config(&answer))
