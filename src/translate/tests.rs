@@ -162,7 +162,7 @@ fn rule_53_a_known_service_without_endpoints_is_an_empty_assignment() {
 }
 
 #[test]
-fn each_port_has_a_cluster_and_an_assignment_of_its_own() {
+fn rule_55_each_port_has_a_cluster_and_an_assignment_of_its_own() {
     let ports = [("http", 80, Protocol::Http), ("admin", 81, Protocol::Http)];
     let snapshot = Given::new()
         .service("web.shop", &ports)
@@ -314,6 +314,45 @@ fn the_outbound_listener_listens_where_the_proxy_says() {
     let without = View { outbound: None, ..view };
     assert!(without.wildcard(ResourceType::Listener, &mesh()).is_empty());
     assert_eq!(build(&without.key(ResourceType::Listener, &OUTBOUND.into()), &mesh()), None);
+}
+
+#[test]
+fn rule_64_endpoints_have_a_stable_order_and_no_metadata() {
+    let zone = |zone: &str| Arc::new(Locality { zone: zone.into(), ..Locality::default() });
+    // Registered in one order and in another.
+    let assignments = [["1", "2", "3"], ["3", "1", "2"]].map(|ids| {
+        let given = ids.into_iter().fold(Given::new().service("web", HTTP), |given, id| {
+            given.instance("web", id, |i| {
+                i.spec.address = format!("10.0.0.{id}").parse().expect("an address");
+                i.spec.labels = [("version".to_owned(), id.to_owned())].into();
+                i.spec.locality = zone(if id == "1" { "b" } else { "a" });
+            })
+        });
+        assignment("web", &given.snapshot())
+    });
+    assert_eq!(assignments[0], assignments[1]);
+    let endpoints = || assignments[0].endpoints.iter().flat_map(|group| &group.lb_endpoints);
+    let addresses: Vec<String> = endpoints().map(|found| endpoint(found).0).collect();
+    assert_eq!(addresses, ["10.0.0.2:8080", "10.0.0.3:8080", "10.0.0.1:8080"]);
+    assert!(endpoints().all(|found| found.metadata.is_none()));
+}
+
+#[test]
+fn rule_60_nothing_that_is_generated_has_a_ttl() {
+    let snapshot = mesh();
+    let view = View { namespace: Namespace::default(), outbound: "127.0.0.1:1".parse().ok(), imports: None };
+    for (kind, name) in [
+        (ResourceType::Cluster, "web"),
+        (ResourceType::Endpoint, "web"),
+        (ResourceType::Listener, OUTBOUND),
+        (ResourceType::Listener, "web"),
+        (ResourceType::Route, OUTBOUND),
+    ] {
+        let built = build(&view.key(kind, &name.into()), &snapshot).expect(name);
+        assert_eq!(built.ttl, None, "{name}");
+    }
+    let assignment = assignment("web", &snapshot);
+    assert!(assignment.policy.is_none_or(|policy| policy.endpoint_stale_after.is_none()));
 }
 
 #[test]

@@ -1,14 +1,14 @@
 //! The incremental dialect: reading a request.
 
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
 use bytes::Bytes;
 
 use super::{
     protocol::{Catalog, Dialect, Interest, Now, Received, Refusal, Response},
     request::{Incremental, text},
-    resource::{Resource, Version},
-    response::Head,
+    resource::Version,
+    response::{Absent, Head},
     resume::Claim,
     session::{Session, check_lengths},
     subscription::WILDCARD,
@@ -66,12 +66,12 @@ impl Session {
             return Ok(());
         }
         check_lengths((0, 0), names.iter())?;
-        let absent = names.iter().filter_map(text).map(|name| (Arc::from(name), None));
-        let contents: Vec<(Arc<str>, Option<Arc<Resource>>)> = absent.collect();
+        let absent = |name: &str| Absent { name: name.into(), named: true, held: false };
+        let absent: Vec<Absent> = names.iter().filter_map(text).map(absent).collect();
         let (dialect, features) = (self.dialect(), self.features());
         self.answer_now(|nonce| {
             let head = Head { dialect, features, type_url: &request.type_url, version: Version(0), nonce };
-            Response { kind: None, chunks: head.respond(&contents), overdue: false }
+            Response { kind: None, chunks: head.respond([].into_iter(), &absent), overdue: false }
         });
         Ok(())
     }

@@ -23,6 +23,8 @@ const DIFFERENCES: usize = 16;
 pub struct Base {
     resources: OrdMap<Arc<str>, Arc<Resource>>,
     digest: u128,
+    /// How many of them have a TTL.
+    with_ttl: usize,
 }
 
 /// What a resource adds to the digest of a table. Sums do not depend on the order.
@@ -54,8 +56,14 @@ impl Base {
         self.resources.iter()
     }
 
+    /// Whether a client may not keep all of it for ever.
+    pub fn has_ttl(&self) -> bool {
+        self.with_ttl > 0
+    }
+
     fn set(&mut self, name: &Arc<str>, resource: Option<Arc<Resource>>) {
         if let Some(resource) = &resource {
+            self.with_ttl += usize::from(resource.ttl.is_some());
             self.digest = self.digest.wrapping_add(held_digest(name, resource.version));
         }
         let before = match resource {
@@ -63,6 +71,7 @@ impl Base {
             None => self.resources.remove(name),
         };
         if let Some(before) = before {
+            self.with_ttl -= usize::from(before.ttl.is_some());
             self.digest = self.digest.wrapping_sub(held_digest(name, before.version));
         }
     }
@@ -137,13 +146,20 @@ impl Held {
         self.differences.values().filter_map(|difference| difference.rejected).map(|(_, since)| since).min()
     }
 
-    /// All names that were sent or accepted.
+    /// Whether the client may not keep all of it for ever.
+    pub(super) fn has_ttl(&self) -> bool {
+        let has_ttl = |difference: &Difference| difference.sent.as_ref().is_some_and(|sent| sent.ttl.is_some());
+        self.base.has_ttl() || self.differences.values().any(has_ttl)
+    }
+
+    /// All names that were sent, accepted or refused.
     pub(super) fn names(&self) -> Vec<Arc<str>> {
         let tables = [Some(&self.base), self.offered.as_ref()];
         let in_tables = tables.into_iter().flatten().flat_map(|base| base.iter().map(|(name, _)| name));
         let same = in_tables.filter(|name| !self.differences.contains_key(*name));
         let other = |(name, difference): (&Arc<str>, &Difference)| {
-            (difference.sent.is_some() || difference.acked.is_some()).then(|| name.clone())
+            let known = difference.sent.is_some() || difference.acked.is_some() || difference.rejected.is_some();
+            known.then(|| name.clone())
         };
         let mut names: Vec<_> = same.cloned().chain(self.differences.iter().filter_map(other)).collect();
         names.sort();
@@ -169,6 +185,13 @@ impl Held {
         let before = std::mem::replace(&mut self.difference(name).sent, resource);
         if let Some(before) = before {
             self.digest = self.digest.wrapping_sub(held_digest(name, before.version));
+        }
+    }
+
+    /// It is sent anew while its removal is on its way: what was accepted of it before is gone by then.
+    pub(super) fn comes_back(&mut self, name: &Arc<str>) {
+        if self.sent(name).is_none() && self.acked(name).is_some() {
+            self.difference(name).acked = None;
         }
     }
 
@@ -206,10 +229,11 @@ impl Held {
         self.offered = Some(base);
     }
 
-    pub(super) fn accept_offer(&mut self) {
+    /// The client has accepted what it was sent whole, and has kept of it what it still follows.
+    pub(super) fn accept_offer(&mut self, follows: impl Fn(&str) -> bool) {
         let Some(base) = self.offered.take() else { return };
         for (name, difference) in &mut self.differences {
-            if difference.acked.is_none() {
+            if difference.acked.is_none() && follows(name) {
                 difference.acked = base.get(name).cloned();
             }
         }
@@ -224,6 +248,10 @@ impl Held {
                 self.digest = self.digest.wrapping_sub(held_digest(name, resource.version));
             }
         }
+        // What only hid something of it.
+        self.differences.retain(|name, difference| {
+            difference.sent.is_some() || difference.acked.is_some() || self.base.get(name).is_some()
+        });
     }
 
     /// The client has exactly this.

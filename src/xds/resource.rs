@@ -18,8 +18,11 @@ use crate::translate::{Built, ResourceType};
 pub struct Version(pub u128);
 
 impl Version {
+    /// None for a text that is not exactly what a version of ours looks like.
     pub fn parse(text: &str) -> Option<Self> {
-        (text.len() == 32).then(|| u128::from_str_radix(text, 16).ok().map(Self)).flatten()
+        let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let ours = text.len() == 32 && text.bytes().all(digit);
+        ours.then(|| u128::from_str_radix(text, 16).ok().map(Self)).flatten()
     }
 }
 

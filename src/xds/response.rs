@@ -14,6 +14,15 @@ use crate::model::ResourceType;
 /// `google.rpc.Code.NOT_FOUND`
 const NOT_FOUND: u8 = 5;
 
+/// A name of which there is nothing, or not any more.
+pub(super) struct Absent {
+    pub(super) name: Arc<str>,
+    /// The client asks for it by name, and not only by the wildcard, of which no errors are told.
+    pub(super) named: bool,
+    /// The client has it, and is to lose it.
+    pub(super) held: bool,
+}
+
 /// A response's head and what it needs to be laid out.
 pub(super) struct Head<'a> {
     pub(super) dialect: Dialect,
@@ -33,41 +42,36 @@ impl Head<'_> {
         head
     }
 
-    /// What is asked for and does not exist, or not any more.
-    fn absent<'a>(&self, names: impl Iterator<Item = &'a Arc<str>>, head: &mut Vec<u8>) {
+    fn absent(&self, absent: &[Absent], head: &mut Vec<u8>) {
         let virtual_hosts = self.type_url == ResourceType::VirtualHost.type_url();
-        for name in names {
+        for Absent { name, named, held } in absent {
             match self.dialect {
-                // A host that is asked for on demand: a resource without a body lets Envoy answer 404 at once.
-                Dialect::Incremental if virtual_hosts => put(2, &no_such_host(name), head),
+                // A host that is asked for on demand: a resource without a body lets Envoy answer 404 at once. One that
+                // Envoy has already would stay.
+                Dialect::Incremental if virtual_hosts && !held => put(2, &no_such_host(name), head),
                 Dialect::Incremental => put(6, name.as_bytes(), head),
                 Dialect::StateOfTheWorld => {}
             }
-            if self.features.resource_errors {
+            if self.features.resource_errors && *named {
                 let field = if self.dialect == Dialect::Incremental { 9 } else { 7 };
                 put(field, &not_found(name), head);
             }
         }
     }
 
-    /// A resource that is none is absent.
-    pub(super) fn respond(&self, contents: &[(Arc<str>, Option<Arc<Resource>>)]) -> Vec<Bytes> {
+    pub(super) fn respond<'a>(
+        &self,
+        resources: impl Iterator<Item = &'a Arc<Resource>>,
+        absent: &[Absent],
+    ) -> Vec<Bytes> {
         let mut head = self.start();
-        self.absent(contents.iter().filter(|(_, resource)| resource.is_none()).map(|(name, _)| name), &mut head);
-        let resources = contents.iter().filter_map(|(_, resource)| Some(self.element(resource.as_ref()?)));
-        [Bytes::from(head)].into_iter().chain(resources).collect()
+        self.absent(absent, &mut head);
+        [Bytes::from(head)].into_iter().chain(resources.map(|resource| self.element(resource))).collect()
     }
 
-    /// The whole set, with what of it is absent.
-    pub(super) fn respond_set(&self, resources: &[Arc<Resource>], absent: &[Arc<str>]) -> Vec<Bytes> {
+    pub(super) fn respond_full(&self, full: &Full, absent: &[Absent]) -> Vec<Bytes> {
         let mut head = self.start();
-        self.absent(absent.iter(), &mut head);
-        [Bytes::from(head)].into_iter().chain(resources.iter().map(|resource| self.element(resource))).collect()
-    }
-
-    pub(super) fn respond_full(&self, full: &Full) -> Vec<Bytes> {
-        let mut head = self.start();
-        self.absent(full.missing.iter(), &mut head);
+        self.absent(absent, &mut head);
         vec![head.into(), full.elements(self.dialect)]
     }
 

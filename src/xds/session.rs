@@ -121,7 +121,7 @@ impl Session {
     pub fn nothing(&mut self, kind: ResourceType) -> Response {
         let (nonce, dialect, features) = (self.nonce(), self.dialect, self.features);
         let head = Head { dialect, features, type_url: kind.type_url(), version: Version(0), nonce };
-        Response { kind: Some(kind), chunks: head.respond(&[]), overdue: false }
+        Response { kind: Some(kind), chunks: head.respond([].into_iter(), &[]), overdue: false }
     }
 
     /// How many names the stream keeps for itself, and shares with nobody: what its memory grows with.
@@ -278,6 +278,12 @@ impl Session {
 
     pub(super) fn features(&self) -> Features {
         self.features
+    }
+
+    /// Whether the client is told how long it may keep resources. In the state of the world it would take a wrapped
+    /// resource, which no client is known to ask for.
+    pub(super) fn hears_ttls(&self) -> bool {
+        self.features.resource_ttl && self.dialect == Dialect::Incremental
     }
 
     /// Whether a resource must wait: it sends traffic to clusters that the client has not ACKed.

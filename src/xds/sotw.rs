@@ -33,8 +33,9 @@ impl Session {
         state.subscribe(&changed, Dialect::StateOfTheWorld);
         let names = state.subscription.names().clone();
         if first && !request.version_info.is_empty() {
-            // Of other types the version may be of names that the client has dropped without a word since.
-            if kind.is_full_set()
+            // A version may be of names that the client has dropped without a word since, and names again now. Only the
+            // wildcard is surely the same.
+            if state.subscription.is_wildcard()
                 && let Some(version) = Version::parse(&request.version_info)
             {
                 state.claims(Claim::Set(version));

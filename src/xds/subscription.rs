@@ -48,6 +48,11 @@ impl Subscription {
         &self.names
     }
 
+    /// Whether the client may want a name: it has asked for it, or for all that there are.
+    pub fn follows(&self, name: &str) -> bool {
+        self.wildcard || self.names.contains(name)
+    }
+
     pub fn has_started(&self) -> bool {
         self.started
     }

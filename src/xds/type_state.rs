@@ -17,7 +17,7 @@ use super::{
     },
     request::text,
     resource::{Resource, Version},
-    response::Head,
+    response::{Absent, Head},
     resume::Claim,
     session::Session,
     subscription::{Changed, Subscription},
@@ -28,7 +28,8 @@ use crate::model::{ResourceType, Revision, limits::quoted};
 const MAX_NACK_RESOURCES: usize = 100;
 /// What a client says of a refusal is read, kept and shown up to here.
 const MAX_NACK_BYTES: usize = 4096;
-/// Responses on their way that are remembered; the ACK of an older one is of no use.
+/// Responses on their way that are remembered one by one. A client that has so many to answer is sent no more until it
+/// answers or patience ends; then older ones are remembered together.
 const MAX_OUTSTANDING: usize = 8;
 /// A type's share of a response's bytes that is not its resources: the head, and keys and lengths.
 const ELEMENT_BYTES: usize = 8;
@@ -52,6 +53,19 @@ struct Outstanding {
     /// Of the oldest change in it.
     revision: Revision,
     contents: Contents,
+}
+
+impl Outstanding {
+    /// Remembers an older one with it: whoever accepts this has taken both.
+    fn absorb(&mut self, older: Self) {
+        let (Contents::Listed(newer), Contents::Listed(older_contents)) = (&mut self.contents, older.contents) else {
+            return;
+        };
+        let known: HashSet<Arc<str>> = newer.iter().map(|(name, _)| name.clone()).collect();
+        newer.extend(older_contents.into_iter().filter(|(name, _)| !known.contains(name)));
+        self.since = self.since.into_iter().chain(older.since).min();
+        self.revision = self.revision.min(older.revision);
+    }
 }
 
 #[derive(Debug)]
@@ -246,6 +260,10 @@ impl TypeState {
         }
         if changed.wildcard_ended {
             let kept = self.subscription.names().clone();
+            self.wildcard_due = false;
+            self.answer_due = false;
+            self.asked.retain(|name| kept.contains(name));
+            self.dirty.retain(|name, _| kept.contains(name));
             let gone = self.held.names().into_iter().filter(|name| !kept.contains(name));
             gone.for_each(|name| self.forget(&name));
         }
@@ -298,10 +316,13 @@ impl TypeState {
             for outstanding in self.outstanding.drain(..=position) {
                 since = since.into_iter().chain(outstanding.since).min();
                 self.status.version_acked = Some(outstanding.version);
+                // Who has dropped a name meanwhile has thrown away what it was sent.
+                let follows = |name: &str| self.subscription.follows(name);
                 match outstanding.contents {
-                    Contents::Full(_) => self.held.accept_offer(),
+                    Contents::Full(_) => self.held.accept_offer(follows),
                     Contents::Listed(contents) => {
-                        contents.into_iter().for_each(|(name, resource)| self.held.accept(&name, resource));
+                        let kept = contents.into_iter().filter(|(name, _)| follows(name));
+                        kept.for_each(|(name, resource)| self.held.accept(&name, resource));
                     }
                 }
             }
@@ -332,8 +353,10 @@ impl TypeState {
         let at_fault: HashSet<&Arc<str>> = suspects.iter().collect();
         for (name, resource) in &contents {
             let (version, sent) = (resource.as_ref().map(|resource| resource.version), self.held.sent(name));
-            // Something newer may be on its way already.
-            if sent.map(|resource| resource.version) == if withdrawn { None } else { version } {
+            // Something newer may be on its way already, or it is not wanted any more.
+            if self.subscription.follows(name)
+                && sent.map(|resource| resource.version) == if withdrawn { None } else { version }
+            {
                 self.refused_one(name, version, at_fault.contains(name), outstanding.revision);
             }
         }
@@ -368,7 +391,8 @@ impl TypeState {
         others: &Session,
     ) -> Option<Batch> {
         let merging = self.outstanding.back().map(|last| last.sent_at + ACK_PATIENCE > now.at);
-        if !self.has_work() || (merging == Some(true) && self.asked.is_empty() && !self.all_asked) {
+        let asks = !self.asked.is_empty() || self.all_asked;
+        if !self.has_work() || (merging == Some(true) && (!asks || self.outstanding.len() >= MAX_OUTSTANDING)) {
             return None;
         }
         if self.subscription.is_wildcard() && readiness == Readiness::Unknown {
@@ -376,14 +400,21 @@ impl TypeState {
         }
         if let Some(full) = self.full(catalog, readiness) {
             match self.claim.take() {
-                Some(claim) if claim.is(&full) => self.is_up_to_date(full.base.clone(), others.dialect()),
+                Some(claim) if claim.is(&full) => {
+                    self.is_up_to_date(full.base.clone(), others.dialect());
+                    self.heartbeat_soon(now, others);
+                }
                 Some(claim) => self.claim = Some(claim),
-                None if full.fits() => return Some(self.take_full(full)),
+                // The layout has no TTLs.
+                None if full.fits() && !(others.hears_ttls() && full.base.has_ttl()) => {
+                    return Some(self.take_full(full));
+                }
                 None => {}
             }
         }
         if let Some(claim) = self.claim.take() {
             self.compare(claim, catalog);
+            self.heartbeat_soon(now, others);
         }
         let mut batch = Batch { overdue: merging == Some(false), ..Batch::default() };
         let mut names: BTreeMap<Arc<str>, Revision> =
@@ -551,6 +582,8 @@ impl TypeState {
             Some(_) => Step::of(Action::Nothing),
             None if readiness < Readiness::Ready && named => Step::of(Action::Wait),
             None if !can_remove => Step::of(Action::Nothing),
+            // Envoy would take it from its filters at once, and fail their requests: it goes when nobody names it.
+            None if kind == ResourceType::ExtensionConfig && sent.is_some() && !asked => Step::of(Action::Nothing),
             None if sent.is_some() => Step { waits: others.is_in_use(kind, name), action: Action::Remove },
             None if asked => Step::of(Action::Remove),
             None => Step::of(Action::Nothing),
@@ -566,6 +599,7 @@ impl TypeState {
         catalog: &dyn Catalog,
     ) -> Response {
         let Batch { changed, full, removed, since, revision, overdue } = batch;
+        let absent = self.absent(full.as_ref().map_or(&removed, |full| &full.missing));
         let contents = match full {
             Some(full) => {
                 self.held.offer(full.base.clone());
@@ -577,23 +611,44 @@ impl TypeState {
         let head = self.head(nonce, version, others);
         let is_set = head.dialect == Dialect::StateOfTheWorld && self.kind.is_full_set();
         let chunks = match &contents {
-            Contents::Full(full) => head.respond_full(full),
-            Contents::Listed(contents) if is_set => {
-                let absent = contents.iter().filter(|(_, resource)| resource.is_none()).map(|(name, _)| name.clone());
-                head.respond_set(&self.full_set(catalog), &absent.collect::<Vec<_>>())
+            Contents::Full(full) => head.respond_full(full, &absent),
+            Contents::Listed(_) if is_set => head.respond(self.full_set(catalog).iter(), &absent),
+            Contents::Listed(contents) => {
+                head.respond(contents.iter().filter_map(|(_, resource)| resource.as_ref()), &absent)
             }
-            Contents::Listed(contents) => head.respond(contents),
         };
         self.status.version_sent = Some(version);
         self.status.responses += 1;
         self.last_nonce = nonce;
         self.schedule_heartbeat(&contents, now, others);
         let revision = revision.unwrap_or_default();
-        self.outstanding.push_back(Outstanding { nonce, version, sent_at: now.at, since, revision, contents });
-        if self.outstanding.len() > MAX_OUTSTANDING {
-            self.outstanding.pop_front();
-        }
+        self.remember(Outstanding { nonce, version, sent_at: now.at, since, revision, contents });
         Response { kind: Some(self.kind), chunks, overdue }
+    }
+
+    fn remember(&mut self, outstanding: Outstanding) {
+        self.outstanding.push_back(outstanding);
+        if self.outstanding.len() <= MAX_OUTSTANDING {
+            return;
+        }
+        // One that holds everything is the first, and stays by itself.
+        let oldest =
+            usize::from(self.outstanding.front().is_some_and(|first| matches!(first.contents, Contents::Full(_))));
+        if let Some(older) = self.outstanding.remove(oldest)
+            && let Some(next) = self.outstanding.get_mut(oldest)
+        {
+            next.absorb(older);
+        }
+    }
+
+    /// What is to be said of names of which there is nothing. Before these are taken for sent.
+    fn absent(&self, names: &[Arc<str>]) -> Vec<Absent> {
+        let absent = |name: &Arc<str>| Absent {
+            name: name.clone(),
+            named: self.subscription.names().contains(name),
+            held: self.has_sent(name),
+        };
+        names.iter().map(absent).collect()
     }
 
     fn set_sent(
@@ -604,6 +659,9 @@ impl TypeState {
         let changed = changed.into_iter().map(|(name, resource)| (name, Some(resource)));
         let contents: Vec<_> = changed.chain(removed.into_iter().map(|name| (name, None))).collect();
         for (name, resource) in &contents {
+            if resource.is_some() {
+                self.held.comes_back(name);
+            }
             self.held.set_sent(name, resource.clone());
         }
         contents
@@ -626,7 +684,7 @@ impl TypeState {
 
     /// Of resources with a TTL the client hears again after half of it.
     fn schedule_heartbeat(&mut self, contents: &Contents, now: Now, others: &Session) {
-        if !others.features().resource_ttl || others.dialect() != Dialect::Incremental {
+        if !others.hears_ttls() {
             return;
         }
         let ttl = match contents {
@@ -635,6 +693,13 @@ impl TypeState {
         };
         let at = ttl.map(|ttl| now.at + ttl / 2);
         self.heartbeat_at = self.heartbeat_at.into_iter().chain(at).min();
+    }
+
+    /// How long a client that has come back has not heard of what it has is not known: it hears at once.
+    fn heartbeat_soon(&mut self, now: Now, others: &Session) {
+        if others.hears_ttls() && self.held.has_ttl() {
+            self.heartbeat_at = Some(now.at);
+        }
     }
 
     /// The heartbeat that is due. It changes nothing, and is not waited for.
@@ -654,9 +719,9 @@ impl TypeState {
     }
 
     /// State of the world: whether a request answers an earlier response than the last. One without a nonce was sent
-    /// before any response came.
+    /// before any response came; and before there was one a nonce is that of another stream, which means nothing.
     pub(super) fn is_stale(&self, nonce: &str) -> bool {
-        !nonce.is_empty() && nonce.parse() != Ok(self.last_nonce)
+        self.last_nonce > 0 && !nonce.is_empty() && nonce.parse() != Ok(self.last_nonce)
     }
 }
 

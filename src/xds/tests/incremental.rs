@@ -98,6 +98,38 @@ fn rule_29_unsubscribed_and_subscribed_again_is_sent_again() {
 }
 
 #[test]
+fn rule_35_first_answering_and_spontaneous_requests_may_each_change_the_subscription() {
+    let mut bench = bench();
+    bench.shelf.put(EDS, "c", "1");
+    // The first of its type, with versions and without a nonce.
+    let version = bench.shelf.version(EDS, "a");
+    bench.resume(EDS, &["a", "b"], &[("a", version)]);
+    let first = bench.one();
+    assert_eq!(first.resources, contents(&[("b", "1")]));
+    // A spontaneous one, while that has no answer: it answers nothing.
+    bench.subscribe(EDS, &["c"], &["a"]);
+    let second = bench.one();
+    assert_eq!(second.resources, contents(&[("c", "1")]));
+    assert!(bench.session.is_waiting());
+    // An ACK and a NACK, each with a change of its own.
+    for (of, error) in [(first, None), (second, Some("c: bad"))] {
+        let changes = if error.is_some() { ("a", "b") } else { ("b", "c") };
+        bench.delta(DeltaDiscoveryRequest {
+            type_url: EDS.type_url().into(),
+            resource_names_subscribe: strings(&[changes.0]),
+            resource_names_unsubscribe: strings(&[changes.1]),
+            response_nonce: of.nonce,
+            error_detail: error.map(status),
+            ..Default::default()
+        });
+        let seen = bench.take();
+        assert_eq!(seen.resources, contents(&[(changes.0, "1")]), "{error:?}");
+    }
+    let (_, names, _) = bench.session.subscriptions().next().expect("endpoints");
+    assert_eq!(names.iter().map(|name| &**name).collect::<Vec<_>>(), ["a"]);
+}
+
+#[test]
 fn rule_36_a_stale_nonce_does_not_lose_a_subscription() {
     let mut bench = bench();
     bench.subscribe(EDS, &["a"], &[]);

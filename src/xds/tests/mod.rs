@@ -1,22 +1,30 @@
 //! The session against the protocol's rules; tests bear the number of the rule that they are about.
 
+mod both_dialects;
+mod budget;
+mod conformance;
+mod errors;
 mod incremental;
+mod on_demand;
 mod ordering;
+mod resuming;
 mod settling;
 mod standing;
 mod state_of_the_world;
+mod ttl;
+mod whole;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
 use envoy_types::pb::{
     envoy::service::discovery::v3::{
-        DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+        DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, ResourceError,
     },
-    google::rpc::Status,
+    google::{protobuf::Any, rpc::Status},
 };
 use prost::Message;
 use tokio::time::Instant;
@@ -31,7 +39,8 @@ use crate::{
     translate::Built,
 };
 
-/// Resources by type and name; all clusters, and the listeners named `all…`, are in the wildcard.
+/// Resources by type and name; all clusters but those named `hidden…`, and the listeners named `all…`, are in the
+/// wildcard.
 #[derive(Default)]
 struct Shelf(BTreeMap<(ResourceType, Arc<str>), Arc<Resource>>);
 
@@ -43,6 +52,15 @@ impl Shelf {
     fn put_leading_to(&mut self, kind: ResourceType, name: &str, content: &str, clusters: &[&str]) {
         let clusters = clusters.iter().map(|name| Arc::from(*name)).collect();
         let built = Built { bytes: format!("{name}={content}").into_bytes(), clusters, ..Built::default() };
+        self.put_built(kind, name, built);
+    }
+
+    fn put_with_ttl(&mut self, kind: ResourceType, name: &str, content: &str, ttl: Duration) {
+        let built = Built { bytes: format!("{name}={content}").into_bytes(), ttl: Some(ttl), ..Built::default() };
+        self.put_built(kind, name, built);
+    }
+
+    fn put_built(&mut self, kind: ResourceType, name: &str, built: Built) {
         self.0.insert((kind, name.into()), Arc::new(Resource::new(kind, name.into(), built)));
     }
 
@@ -66,7 +84,11 @@ impl Catalog for Shelf {
     }
 
     fn in_wildcard(&self, kind: ResourceType, name: &str) -> bool {
-        kind == ResourceType::Cluster || (kind == ResourceType::Listener && name.starts_with("all"))
+        match kind {
+            ResourceType::Cluster => !name.starts_with("hidden"),
+            ResourceType::Listener => name.starts_with("all"),
+            _ => false,
+        }
     }
 }
 
@@ -79,6 +101,13 @@ struct Seen {
     /// Content by name.
     resources: BTreeMap<String, String>,
     removed: Vec<String>,
+    /// Resources without a body: name, alias, and TTL in seconds.
+    bare: Vec<(String, String, Option<i64>)>,
+    /// TTLs in seconds of resources that have a body.
+    ttls: BTreeMap<String, i64>,
+    /// Names that are said not to exist.
+    errors: Vec<String>,
+    bytes: usize,
 }
 
 /// A session with the shelf that it is served from, and a clock that moves when told to.
@@ -88,12 +117,21 @@ struct Bench {
     shelf: Shelf,
     now: Now,
     readiness: Readiness,
+    /// State of the world: the names of the last request, which the next one repeats.
+    said: BTreeMap<ResourceType, Vec<String>>,
 }
+
+/// `google.rpc.Code.NOT_FOUND`
+const NOT_FOUND: i32 = 5;
 
 const CDS: ResourceType = ResourceType::Cluster;
 const EDS: ResourceType = ResourceType::Endpoint;
 const LDS: ResourceType = ResourceType::Listener;
 const RDS: ResourceType = ResourceType::Route;
+const VHDS: ResourceType = ResourceType::VirtualHost;
+const ECDS: ResourceType = ResourceType::ExtensionConfig;
+
+const BOTH: [Dialect; 2] = [Dialect::StateOfTheWorld, Dialect::Incremental];
 
 impl Bench {
     fn new(dialect: Dialect) -> Self {
@@ -103,7 +141,13 @@ impl Bench {
             shelf: Shelf::default(),
             now: Now { at: Instant::now(), unix: UnixMillis(1) },
             readiness: Readiness::Ready,
+            said: BTreeMap::new(),
         }
+    }
+
+    fn with_features(dialect: Dialect, features: Features) -> Self {
+        let session = Session::new(dialect, None, features);
+        Self { session, ..Self::new(dialect) }
     }
 
     /// The same shelf, a new stream.
@@ -179,9 +223,7 @@ impl Bench {
                 });
             }
             Dialect::StateOfTheWorld => {
-                let names = self.session.subscriptions().find(|(of, ..)| *of == kind);
-                let names: Vec<String> =
-                    names.map(|(_, names, _)| names.iter().map(ToString::to_string).collect()).unwrap_or_default();
+                let names = self.said.get(&kind).cloned().unwrap_or_default();
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 self.ask(kind, &names, seen, error);
             }
@@ -194,6 +236,40 @@ impl Bench {
 
     fn nack(&mut self, seen: &Seen, message: &str) {
         self.answer(seen, Some(message));
+    }
+
+    /// Makes these names, and `*`, the whole subscription of a type. `after` is the last response of that type.
+    fn want(&mut self, kind: ResourceType, names: &[&str], after: &Seen) {
+        if self.dialect == Dialect::StateOfTheWorld {
+            return self.ask(kind, names, after, None);
+        }
+        let known = self.session.subscriptions().find(|(of, ..)| *of == kind);
+        let known: Vec<String> = known
+            .map(|(_, names, wildcard)| {
+                names.iter().map(ToString::to_string).chain(wildcard.then(|| "*".to_owned())).collect()
+            })
+            .unwrap_or_default();
+        let new: Vec<&str> = names.iter().copied().filter(|name| !known.iter().any(|of| of == name)).collect();
+        let gone: Vec<&str> = known.iter().map(String::as_str).filter(|name| !names.contains(name)).collect();
+        self.subscribe(kind, &new, &gone);
+    }
+
+    /// The first request of a type.
+    fn start(&mut self, kind: ResourceType, names: &[&str]) {
+        match self.dialect {
+            Dialect::Incremental => self.subscribe(kind, names, &[]),
+            Dialect::StateOfTheWorld => self.ask(kind, names, &Seen::default(), None),
+        }
+    }
+
+    /// Takes and accepts all that is due.
+    fn drain(&mut self) -> Vec<Seen> {
+        let mut taken = Vec::new();
+        while let Some(seen) = self.poll() {
+            self.ack(&seen);
+            taken.push(seen);
+        }
+        taken
     }
 
     /// Takes the one response that is due and accepts it.
@@ -211,6 +287,7 @@ impl Bench {
 
     /// A request that follows a response; `Seen::default()` before the first.
     fn ask(&mut self, kind: ResourceType, names: &[&str], after: &Seen, error: Option<&str>) {
+        self.said.insert(kind, strings(names));
         let request = DiscoveryRequest {
             type_url: kind.type_url().into(),
             resource_names: strings(names),
@@ -231,44 +308,75 @@ fn status(message: &str) -> Status {
     Status { code: 3, message: message.into(), ..Default::default() }
 }
 
+/// A response as a client reads it, who checks what holds of every one.
 fn read(dialect: Dialect, response: &Response) -> Seen {
     let bytes = response.chunks.concat();
-    let content = |any: Option<Vec<u8>>| String::from_utf8(any.unwrap_or_default()).expect("text");
-    let named = |text: String| {
-        let (name, content) = text.split_once('=').expect("name=content");
-        (name.to_owned(), content.to_owned())
+    let seen = match dialect {
+        Dialect::Incremental => read_incremental(&bytes),
+        Dialect::StateOfTheWorld => read_state_of_the_world(&bytes),
     };
-    match dialect {
-        Dialect::Incremental => {
-            let response = DeltaDiscoveryResponse::decode(&*bytes).expect("valid");
-            let resources: Vec<(String, String)> = response
-                .resources
-                .into_iter()
-                .map(|resource| named(content(resource.resource.map(|any| any.value))))
-                .collect();
-            assert_unique(resources.iter().map(|(name, _)| name).chain(&response.removed_resources));
-            Seen {
-                kind: ResourceType::from_type_url(&response.type_url),
-                version: response.system_version_info,
-                nonce: response.nonce,
-                resources: resources.into_iter().collect(),
-                removed: response.removed_resources,
-            }
-        }
-        Dialect::StateOfTheWorld => {
-            let response = DiscoveryResponse::decode(&*bytes).expect("valid");
-            let resources: Vec<(String, String)> =
-                response.resources.into_iter().map(|any| named(content(Some(any.value)))).collect();
-            assert_unique(resources.iter().map(|(name, _)| name));
-            Seen {
-                kind: ResourceType::from_type_url(&response.type_url),
-                version: response.version_info,
-                nonce: response.nonce,
-                resources: resources.into_iter().collect(),
-                removed: Vec::new(),
-            }
-        }
+    for name in &seen.errors {
+        assert!(!seen.resources.contains_key(name), "{name} is there and is not");
     }
+    Seen { bytes: bytes.len(), ..seen }
+}
+
+/// The content of a resource, which is of the type of its response.
+fn content(type_url: &str, any: Any) -> (String, String) {
+    assert_eq!(any.type_url, type_url, "rule 7");
+    let text = String::from_utf8(any.value).expect("text");
+    let (name, content) = text.split_once('=').expect("name=content");
+    (name.to_owned(), content.to_owned())
+}
+
+fn read_incremental(bytes: &[u8]) -> Seen {
+    let response = DeltaDiscoveryResponse::decode(bytes).expect("valid");
+    let names = response.resources.iter().map(|resource| &resource.name);
+    assert_unique(names.chain(&response.removed_resources));
+    let mut seen = Seen {
+        kind: ResourceType::from_type_url(&response.type_url),
+        version: response.system_version_info,
+        nonce: response.nonce,
+        removed: response.removed_resources,
+        errors: names_of(response.resource_errors),
+        ..Seen::default()
+    };
+    for resource in response.resources {
+        assert!(resource.resource_name.is_none(), "rule 48: `name` and `resource_name` exclude each other");
+        let ttl = resource.ttl.map(|ttl| ttl.seconds);
+        let Some(any) = resource.resource else {
+            seen.bare.push((resource.name, resource.aliases.concat(), ttl));
+            continue;
+        };
+        let (name, content) = content(&response.type_url, any);
+        assert_eq!(name, resource.name);
+        seen.ttls.extend(ttl.map(|ttl| (name.clone(), ttl)));
+        seen.resources.insert(name, content);
+    }
+    seen
+}
+
+fn read_state_of_the_world(bytes: &[u8]) -> Seen {
+    let response = DiscoveryResponse::decode(bytes).expect("valid");
+    let resources: Vec<(String, String)> =
+        response.resources.into_iter().map(|any| content(&response.type_url, any)).collect();
+    assert_unique(resources.iter().map(|(name, _)| name));
+    Seen {
+        kind: ResourceType::from_type_url(&response.type_url),
+        version: response.version_info,
+        nonce: response.nonce,
+        resources: resources.into_iter().collect(),
+        errors: names_of(response.resource_errors),
+        ..Seen::default()
+    }
+}
+
+fn names_of(errors: Vec<ResourceError>) -> Vec<String> {
+    let name = |error: ResourceError| {
+        assert_eq!(error.error_detail.expect("a reason").code, NOT_FOUND);
+        error.resource_name.expect("a name").name
+    };
+    errors.into_iter().map(name).collect()
 }
 
 /// Rule 10: a client refuses a response that has a name twice.

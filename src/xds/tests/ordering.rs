@@ -3,8 +3,6 @@
 use super::*;
 use crate::xds::protocol::STEP_PATIENCE;
 
-const BOTH: [Dialect; 2] = [Dialect::StateOfTheWorld, Dialect::Incremental];
-
 /// A proxy that follows everything: all clusters, its listener, one route.
 fn proxy(dialect: Dialect) -> Bench {
     let mut bench = Bench::new(dialect);
@@ -15,16 +13,9 @@ fn proxy(dialect: Dialect) -> Bench {
     bench.shelf.put(LDS, "all", "1");
     bench.shelf.put_leading_to(RDS, "route", "1", &["a", "b"]);
     for (kind, names) in [(CDS, &[][..]), (EDS, &["a", "b"]), (LDS, &[]), (RDS, &["route"])] {
-        request(&mut bench, kind, names);
+        bench.start(kind, names);
     }
     bench
-}
-
-fn request(bench: &mut Bench, kind: ResourceType, names: &[&str]) {
-    match bench.dialect {
-        Dialect::Incremental => bench.subscribe(kind, names, &[]),
-        Dialect::StateOfTheWorld => bench.ask(kind, names, &Seen::default(), None),
-    }
 }
 
 fn settled(dialect: Dialect) -> Bench {
@@ -135,9 +126,9 @@ fn rule_54_endpoints_asked_for_before_clusters_are_answered_again_after_them() {
     for dialect in BOTH {
         let mut bench = proxy(dialect);
         bench.reconnect();
-        request(&mut bench, EDS, &["a"]);
+        bench.start(EDS, &["a"]);
         assert_eq!(bench.take().resources, contents(&[("a", "1")]), "{dialect:?}");
-        request(&mut bench, CDS, &[]);
+        bench.start(CDS, &[]);
         assert_eq!(bench.take().kind, Some(CDS));
         assert_eq!(bench.take().resources, contents(&[("a", "1")]), "{dialect:?}");
     }
@@ -182,9 +173,49 @@ fn a_client_that_names_its_clusters_is_not_kept_waiting() {
         let mut bench = Bench::new(dialect);
         bench.shelf.put_leading_to(LDS, "web", "1", &["a"]);
         bench.shelf.put(CDS, "a", "1");
-        request(&mut bench, LDS, &["web"]);
+        bench.start(LDS, &["web"]);
         assert_eq!(bench.take().resources, contents(&[("web", "1")]), "{dialect:?}");
-        request(&mut bench, CDS, &["a"]);
+        bench.start(CDS, &["a"]);
         assert_eq!(bench.take().resources, contents(&[("a", "1")]), "{dialect:?}");
     }
+}
+
+#[test]
+fn rule_50_a_cluster_that_comes_back_while_its_removal_is_on_its_way_is_waited_for_again() {
+    for dialect in BOTH {
+        let mut bench = settled(dialect);
+        bench.shelf.put_leading_to(RDS, "route", "2", &["a"]);
+        bench.session.mark_dirty(RDS, "route".into(), Revision(1));
+        bench.take();
+        bench.remove(CDS, "b");
+        let removal = bench.one();
+        // It is back before the client has answered, and patience with that answer has ended.
+        bench.change(CDS, "b", "1");
+        bench.shelf.put_leading_to(RDS, "route", "3", &["a", "b"]);
+        bench.session.mark_dirty(RDS, "route".into(), Revision(2));
+        bench.silent();
+        bench.pass(Duration::from_secs(1));
+        let back = bench.one();
+        assert_eq!((back.kind, back.resources.contains_key("b")), (Some(CDS), true), "{dialect:?}");
+        let endpoints = bench.take();
+        assert_eq!((endpoints.kind, endpoints.resources), (Some(EDS), contents(&[("b", "1")])), "{dialect:?}");
+        bench.silent();
+        bench.ack(&removal);
+        bench.silent();
+        bench.ack(&back);
+        assert_eq!(bench.take().resources, contents(&[("route", "3")]), "{dialect:?}");
+    }
+}
+
+#[test]
+fn rule_50_a_removal_that_is_refused_leaves_the_cluster() {
+    let mut bench = settled(Dialect::Incremental);
+    bench.shelf.put_leading_to(RDS, "route", "2", &["a"]);
+    bench.session.mark_dirty(RDS, "route".into(), Revision(1));
+    bench.take();
+    bench.remove(CDS, "b");
+    let removal = bench.one();
+    bench.nack(&removal, "b: no");
+    let holdings = bench.session.holdings();
+    assert!(holdings.iter().any(|holding| holding.kind == CDS && *holding.name == *"b" && holding.acked.is_some()));
 }

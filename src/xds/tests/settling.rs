@@ -30,7 +30,7 @@ fn rule_23_a_returning_client_of_the_state_of_the_world_too() {
 }
 
 #[test]
-fn a_new_client_gets_the_names_that_exist_and_no_word_on_others() {
+fn rule_57_a_new_client_gets_the_names_that_exist_and_no_word_on_others() {
     for dialect in [Dialect::StateOfTheWorld, Dialect::Incremental] {
         let mut bench = Bench::new(dialect);
         bench.readiness = Readiness::Unknown;

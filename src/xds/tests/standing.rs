@@ -1,6 +1,6 @@
 //! What is told of a session: what the client has, lacks and refused.
 
-use super::{Bench, CDS, EDS};
+use super::{BOTH, Bench, CDS, EDS};
 use crate::{
     model::Revision,
     xds::{
@@ -10,14 +10,6 @@ use crate::{
 };
 
 const NOW: Revision = Revision(u64::MAX);
-const BOTH: [Dialect; 2] = [Dialect::Incremental, Dialect::StateOfTheWorld];
-
-fn follow(bench: &mut Bench, kind: crate::translate::ResourceType, names: &[&str]) {
-    match bench.dialect {
-        Dialect::Incremental => bench.subscribe(kind, names, &[]),
-        Dialect::StateOfTheWorld => bench.ask(kind, names, &Default::default(), None),
-    }
-}
 
 fn holding(bench: &Bench, name: &str) -> Holding {
     let holdings = bench.session.holdings();
@@ -30,7 +22,7 @@ fn a_name_is_pending_until_its_newest_state_is_acked() {
         let mut bench = Bench::new(dialect);
         bench.change(EDS, "web", "1");
         assert_eq!(bench.session.pending(EDS), None, "nothing is asked for");
-        follow(&mut bench, EDS, &["web"]);
+        bench.start(EDS, &["web"]);
         assert_eq!(bench.session.lags(EDS, "web", NOW), Some(Lag::Pending), "asked");
         let first = bench.one();
         assert_eq!(bench.session.lags(EDS, "web", NOW), Some(Lag::Pending), "on its way");
@@ -51,7 +43,7 @@ fn what_is_refused_is_told_until_another_content_is_accepted() {
     for dialect in BOTH {
         let mut bench = Bench::new(dialect);
         bench.change(EDS, "web", "1");
-        follow(&mut bench, EDS, &["web"]);
+        bench.start(EDS, &["web"]);
         bench.take();
         bench.change(EDS, "web", "2");
         let second = bench.one();
@@ -74,8 +66,8 @@ fn what_is_refused_is_told_until_another_content_is_accepted() {
 fn who_follows_what() {
     for dialect in BOTH {
         let mut bench = Bench::new(dialect);
-        follow(&mut bench, CDS, &[]);
-        follow(&mut bench, EDS, &["web"]);
+        bench.start(CDS, &[]);
+        bench.start(EDS, &["web"]);
         for (kind, name, expected) in
             [(CDS, "web", true), (CDS, "other", true), (EDS, "web", true), (EDS, "other", false)]
         {
@@ -88,7 +80,7 @@ fn who_follows_what() {
 #[test]
 fn a_name_without_anything_was_sent_in_no_version() {
     let mut bench = Bench::new(Dialect::Incremental);
-    follow(&mut bench, EDS, &["nothing"]);
+    bench.start(EDS, &["nothing"]);
     bench.take();
     let nothing = holding(&bench, "nothing");
     assert_eq!((nothing.sent, nothing.acked), (None, None));
@@ -100,7 +92,7 @@ fn who_came_back_up_to_date_has_what_it_brought() {
     let mut bench = Bench::new(Dialect::Incremental);
     bench.change(EDS, "web", "1");
     let version = bench.shelf.version(EDS, "web");
-    bench.resume(EDS, &["web"], &[("web", version.clone())]);
+    bench.resume(EDS, &["web"], &[("web", version)]);
     bench.silent();
     let (_, status) = bench.session.status().next().expect("endpoints");
     assert!(status.version_acked.is_some() && status.version_acked == status.version_sent);

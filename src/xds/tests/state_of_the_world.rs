@@ -173,6 +173,15 @@ fn rule_14_a_refused_new_cluster_is_left_out() {
 }
 
 #[test]
+fn rule_3_a_type_is_implied_on_a_service_of_one() {
+    let mut bench = bench();
+    bench.session = Session::new(Dialect::StateOfTheWorld, Some(EDS), Features::default());
+    let request = DiscoveryRequest { resource_names: strings(&["a"]), ..Default::default() };
+    bench.sotw(request).expect("accepted");
+    assert_eq!(bench.take().resources, contents(&[("a", "1")]));
+}
+
+#[test]
 fn rule_4_an_unknown_type_breaks_nothing() {
     let mut bench = bench();
     bench.sotw(DiscoveryRequest { type_url: "some.Type".into(), ..Default::default() }).expect("ignored");

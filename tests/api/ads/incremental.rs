@@ -43,7 +43,7 @@ async fn a_wildcard_of_clusters_follows_the_services() {
 }
 
 #[tokio::test]
-async fn an_empty_wildcard_is_answered() {
+async fn rule_42_an_empty_wildcard_is_answered() {
     let convoy = Convoy::start().await;
     let mut stream: Stream = convoy.ads().await;
     let answer = stream.ask(Stream::subscribe(CLUSTER, &[])).await;
@@ -105,7 +105,7 @@ async fn named_endpoints_are_the_instances_in_traffic_with_their_weights() {
 }
 
 #[tokio::test]
-async fn an_unknown_name_is_reported_and_pushed_when_it_comes_to_be() {
+async fn rule_40_an_unknown_name_is_reported_and_pushed_when_it_comes_to_be() {
     let convoy = with_services(&["web"]).await;
     for kind in [ENDPOINT, CLUSTER, LISTENER] {
         let mut stream: Stream = convoy.ads().await;
@@ -121,7 +121,7 @@ async fn an_unknown_name_is_reported_and_pushed_when_it_comes_to_be() {
 }
 
 #[tokio::test]
-async fn an_ack_and_a_pure_unsubscription_get_no_reply_and_a_repeated_name_does() {
+async fn rule_18_and_37_and_39_an_ack_and_a_pure_unsubscription_get_no_reply_and_a_repeated_name_does() {
     let convoy = with_services(&["web", "shop"]).await;
     let mut stream: Stream = convoy.ads().await;
     for kind in [CLUSTER, ENDPOINT, LISTENER] {
@@ -143,7 +143,7 @@ async fn an_ack_and_a_pure_unsubscription_get_no_reply_and_a_repeated_name_does(
 }
 
 #[tokio::test]
-async fn a_change_that_changes_no_resource_sends_nothing() {
+async fn rule_9_a_change_that_changes_no_resource_sends_nothing() {
     let convoy = with_services(&["web", "shop"]).await;
     let mut stream: Stream = convoy.ads().await;
     let answer = stream.ask(Stream::subscribe(ENDPOINT, &["web"])).await;
@@ -159,7 +159,7 @@ async fn a_change_that_changes_no_resource_sends_nothing() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_up_to_date_resumes_without_a_byte_of_resources() {
+async fn rule_43_and_45_a_client_that_is_up_to_date_resumes_without_a_byte_of_resources() {
     let convoy = with_services(&["web", "shop"]).await;
     let mut held = HashMap::new();
     let wanted =
@@ -197,7 +197,7 @@ async fn a_client_that_is_up_to_date_resumes_without_a_byte_of_resources() {
 }
 
 #[tokio::test]
-async fn a_client_that_comes_back_gets_what_differs() {
+async fn rule_43_a_client_that_comes_back_gets_what_differs() {
     let convoy = with_services(&["web", "shop", "gone"]).await;
     let mut stream: Stream = convoy.ads().await;
     let answer = stream.ask(Stream::subscribe(ENDPOINT, &["web", "shop", "gone"])).await;

@@ -5,10 +5,12 @@ mod fetch;
 mod incremental;
 mod nacks;
 mod raw;
+mod rules;
 mod settling;
 mod single_type;
 mod state_of_the_world;
 mod streams;
+mod views;
 
 use convoy_client::proto::{Protocol, Registration};
 

@@ -34,7 +34,7 @@ async fn shown(api: &Api, kind: &str, wanted: impl Fn(&Value) -> bool) -> Value 
 }
 
 #[tokio::test]
-async fn a_nack_is_shown_and_blocks_no_other_type() {
+async fn rule_5_a_nack_is_shown_and_blocks_no_other_type() {
     let convoy = with_services(&["web", "shop"]).await;
     let mut stream: Stream = convoy.ads().await;
     let clusters = stream.ask(Stream::subscribe(CLUSTER, &[])).await;
@@ -79,7 +79,7 @@ async fn a_nack_is_shown_and_blocks_no_other_type() {
 }
 
 #[tokio::test]
-async fn a_first_request_without_node_or_type_ends_the_stream() {
+async fn rule_2_and_3_a_first_request_without_node_or_type_ends_the_stream() {
     let convoy = with_services(&["web"]).await;
     let nobody = Some(Node::default());
     for (node, type_url, says) in
@@ -97,8 +97,8 @@ async fn a_first_request_without_node_or_type_ends_the_stream() {
 }
 
 #[tokio::test]
-async fn an_unknown_type_does_not_stop_the_known_ones() {
-    const UNKNOWN: &str = "type.googleapis.com/envoy.service.runtime.v3.Runtime";
+async fn rule_4_an_unknown_type_does_not_stop_the_known_ones() {
+    const UNKNOWN: &str = "type.googleapis.com/envoy.service.unheard_of.v3.Thing";
     let convoy = with_services(&["web"]).await;
     let mut stream: Stream = convoy.ads().await;
     let request = Stream::subscribe(CLUSTER, &["some", "name"]);

@@ -41,7 +41,7 @@ async fn after_the_window<D: Dialect>(stream: &mut ads::Stream<D>, before: Insta
 }
 
 #[tokio::test]
-async fn a_client_that_returns_is_answered_nothing_until_the_window_is_over() {
+async fn rule_23_a_client_that_returns_is_answered_nothing_until_the_window_is_over() {
     let (convoy, before) = settling(SHORT).await;
     let mut stream: Stream = convoy.ads().await;
     stream.say(returning(CLUSTER, &[], "lost")).await;
@@ -55,7 +55,7 @@ async fn a_client_that_returns_is_answered_nothing_until_the_window_is_over() {
 }
 
 #[tokio::test]
-async fn a_client_that_returns_in_state_of_the_world_is_answered_nothing_either() {
+async fn rule_23_a_client_that_returns_in_state_of_the_world_is_answered_nothing_either() {
     let (convoy, before) = settling(SHORT).await;
     let mut stream: ads::Stream<StateOfTheWorld> = convoy.ads().await;
     let request = ads::Stream::<StateOfTheWorld>::subscribe(CLUSTER, &[]);
@@ -97,7 +97,7 @@ async fn a_client_whose_services_have_all_come_back_keeps_what_it_has() {
 }
 
 #[tokio::test]
-async fn a_new_client_gets_the_names_that_are_there() {
+async fn rule_57_a_new_client_gets_the_names_that_are_there() {
     let (convoy, before) = settling(LONG).await;
     let mut stream: Stream = convoy.ads().await;
     stream.say(Stream::subscribe(ENDPOINT, &["late"])).await;
@@ -115,7 +115,7 @@ async fn a_new_client_gets_the_names_that_are_there() {
 }
 
 #[tokio::test]
-async fn a_new_clients_wildcard_is_not_answered_while_nobody_has_registered() {
+async fn rule_23_a_new_clients_wildcard_is_not_answered_while_nobody_has_registered() {
     let (convoy, before) = settling(SHORT).await;
     let mut stream: Stream = convoy.ads().await;
     stream.say(Stream::subscribe(CLUSTER, &[])).await;

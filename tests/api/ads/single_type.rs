@@ -13,7 +13,7 @@ macro_rules! path {
 }
 
 #[tokio::test]
-async fn each_answers_for_its_type_with_and_without_being_told() {
+async fn rule_3_each_answers_for_its_type_with_and_without_being_told() {
     let convoy = with_services(&["web"]).await;
     for (kind, name, state_of_the_world, incremental) in [
         (CLUSTER, "web", path!("cluster.v3.Cluster", "StreamClusters"), path!("cluster.v3.Cluster", "DeltaClusters")),
@@ -53,7 +53,7 @@ async fn each_answers_for_its_type_with_and_without_being_told() {
 }
 
 #[tokio::test]
-async fn another_type_is_refused() {
+async fn rule_3_another_type_is_refused() {
     let convoy = with_services(&["web"]).await;
     let path = path!("cluster.v3.Cluster", "StreamClusters");
     let mut stream = ads::Stream::<StateOfTheWorld>::open(convoy.addresses.xds, path).await;

@@ -31,7 +31,7 @@ async fn nothing_before(stream: &mut Stream, service: &str) -> DiscoveryResponse
 }
 
 #[tokio::test]
-async fn a_wildcard_of_clusters_is_always_whole() {
+async fn rule_22_a_wildcard_of_clusters_is_always_whole() {
     let convoy = with_services(&["web"]).await;
     let mut stream: Stream = convoy.ads().await;
     let first = stream.ask(Stream::subscribe(CLUSTER, &[])).await;
@@ -48,7 +48,7 @@ async fn a_wildcard_of_clusters_is_always_whole() {
 }
 
 #[tokio::test]
-async fn an_ack_gets_no_reply_and_a_stale_nonce_none_either() {
+async fn rule_18_and_19_an_ack_gets_no_reply_and_a_stale_nonce_none_either() {
     let convoy = with_services(&["web", "shop"]).await;
     let mut stream: Stream = convoy.ads().await;
     let first = stream.ask(Stream::subscribe(CLUSTER, &[])).await;
@@ -62,7 +62,7 @@ async fn an_ack_gets_no_reply_and_a_stale_nonce_none_either() {
 }
 
 #[tokio::test]
-async fn a_subscription_changes_with_each_request() {
+async fn rule_26_and_28_a_subscription_changes_with_each_request() {
     let convoy = with_services(&["a", "b", "c"]).await;
     let mut stream: Stream = convoy.ads().await;
     let first = stream.ask(Stream::subscribe(ENDPOINT, &["a"])).await;
@@ -87,7 +87,7 @@ async fn a_subscription_changes_with_each_request() {
 }
 
 #[tokio::test]
-async fn a_wildcard_of_clusters_and_listeners_resumes_without_a_byte() {
+async fn rule_20_a_wildcard_of_clusters_and_listeners_resumes_without_a_byte() {
     let convoy = with_services(&["web"]).await;
     let mut stream: Stream = convoy.ads().await;
     let clusters_held = stream.ask(Stream::subscribe(CLUSTER, &[])).await.version_info;
@@ -108,7 +108,7 @@ async fn a_wildcard_of_clusters_and_listeners_resumes_without_a_byte() {
 }
 
 #[tokio::test]
-async fn named_listeners_are_answered_as_far_as_they_are() {
+async fn rule_56_named_listeners_are_answered_as_far_as_they_are() {
     let convoy = with_services(&["web"]).await;
     let mut stream: Stream = convoy.ads().await;
     let answer = stream.ask(Stream::subscribe(LISTENER, &["web", "late"])).await;
@@ -122,7 +122,7 @@ async fn named_listeners_are_answered_as_far_as_they_are() {
 }
 
 #[tokio::test]
-async fn an_empty_wildcard_is_answered() {
+async fn rule_42_an_empty_wildcard_is_answered() {
     let convoy = Convoy::start().await;
     let mut stream: Stream = convoy.ads().await;
     assert_eq!(clusters(&stream.ask(Stream::subscribe(CLUSTER, &[])).await), [""; 0]);
