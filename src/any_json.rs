@@ -29,7 +29,7 @@ mod tests {
     fn resources_are_in_the_answer() {
         let type_url = ResourceType::Cluster.type_url().to_owned();
         let any = Any { type_url, value: b"\x0a\x03web".to_vec() };
-        let with = ProxyResource { name: "a".into(), resource: Some(any.clone()), ..Default::default() };
+        let with = ProxyResource { name: "a".into(), resource: Some(any), ..Default::default() };
         let config = GetProxyConfigResponse { resources: vec![ProxyResource::default(), with] };
         let document = proxy_config(&config);
         assert_eq!(document["resources"][1]["resource"], json!({"name": "web"}));

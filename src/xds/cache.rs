@@ -345,7 +345,15 @@ impl Cache {
         let mut choice = false;
         for key in changed {
             let is_chosen = snapshot.raw.get(key).is_some_and(|raw| is_chosen(key, &raw.value));
-            choice |= is_chosen | if is_chosen { chosen.insert(key.clone()) } else { chosen.remove(key) };
+            // One for everybody is what those get whom no variant of it selects.
+            let first = RawKey { variant: "".into(), ..key.clone() };
+            let same = |other: &RawKey| (other.kind, &other.name) == (key.kind, &key.name);
+            choice |= is_chosen || chosen.range(first..).next().is_some_and(same);
+            if is_chosen {
+                chosen.insert(key.clone());
+            } else {
+                chosen.remove(key);
+            }
         }
         drop(chosen);
         if choice {

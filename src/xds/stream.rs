@@ -76,13 +76,16 @@ pub struct Call {
 /// stream has reached its age.
 pub fn responses(shared: Arc<Shared>, call: Call) -> impl Sequence<Item = Result<Response, Status>> + Send {
     let opened = Opened::new(&shared, &call);
-    unfold(Some(Progress::Opening(shared, call, opened)), |progress| async {
+    unfold(Some(Progress::Opening(Box::new((shared, call, opened)))), |progress| async {
         let mut live = match progress? {
             Progress::Live(live) => live,
-            Progress::Opening(shared, call, opened) => match Live::open(shared, call, opened).await {
-                Ok(live) => Box::new(live?),
-                Err(status) => return Some((Err(status), None)),
-            },
+            Progress::Opening(opening) => {
+                let (shared, call, opened) = *opening;
+                match Live::open(shared, call, opened).await {
+                    Ok(live) => Box::new(live?),
+                    Err(status) => return Some((Err(status), None)),
+                }
+            }
         };
         match live.next().await {
             Ok(response) => Some((Ok(response?), Some(Progress::Live(live)))),
@@ -95,7 +98,7 @@ pub fn responses(shared: Arc<Shared>, call: Call) -> impl Sequence<Item = Result
 }
 
 enum Progress {
-    Opening(Arc<Shared>, Call, Opened),
+    Opening(Box<(Arc<Shared>, Call, Opened)>),
     Live(Box<Live>),
 }
 

@@ -23,13 +23,16 @@ const SHARED: usize = 16;
 /// So many names a stream of a group may follow by itself, before it looks for another group.
 const OWN: usize = 8;
 
+/// By type.
+type Places = [Option<Box<Place>>; ResourceType::ALL.len()];
+
 #[derive(Debug)]
 pub struct ViewCatalog {
     pub cache: Arc<Cache>,
     pub view: Arc<SharedView>,
     pub mailbox: Arc<Mailbox>,
     node: Arc<Node>,
-    places: [Option<Box<Place>>; ResourceType::ALL.len()],
+    places: Places,
 }
 
 impl ViewCatalog {
@@ -107,12 +110,14 @@ impl ViewCatalog {
         if view.id == self.view.id {
             return;
         }
-        self.leave();
         let before = std::mem::replace(&mut self.view, view);
+        let places = std::mem::take(&mut self.places);
+        // It comes to its new places before it leaves the old ones: what it holds stays in being, and is told of.
         let interests: Vec<Interest> = session.interests().collect();
         for interest in &interests {
             self.follow(interest);
         }
+        self.leave(places, &before);
         let told = *self.cache.told().borrow();
         let names = before.selection.keys().chain(self.view.selection.keys());
         for (kind, name) in names.filter(|name| before.selection.get(name) != self.view.selection.get(name)) {
@@ -120,13 +125,18 @@ impl ViewCatalog {
         }
     }
 
-    /// Takes the stream out of the index.
-    fn leave(&mut self) {
+    /// Takes the stream out of places that it had with a view, but for what it follows by itself now.
+    fn leave(&self, places: Places, view: &SharedView) {
         let subscriber = Subscriber::Stream(self.mailbox.clone());
-        for (kind, place) in ResourceType::ALL.into_iter().zip(std::mem::take(&mut self.places)) {
+        for (kind, place) in ResourceType::ALL.into_iter().zip(places) {
             let Some(place) = place else { continue };
+            let now = self.places[kind as usize].as_deref();
             for name in &place.own {
-                self.cache.unsubscribe(&self.view.key(kind, name), &subscriber);
+                let key = view.key(kind, name);
+                let still = now.is_some_and(|now| now.own.contains(name)) && self.view.key(kind, name) == key;
+                if !still {
+                    self.cache.unsubscribe(&key, &subscriber);
+                }
             }
             for group in place.group.iter().chain(&place.wildcard) {
                 self.cache.leave(group, &self.mailbox);
@@ -137,7 +147,8 @@ impl ViewCatalog {
 
 impl Drop for ViewCatalog {
     fn drop(&mut self) {
-        self.leave();
+        let places = std::mem::take(&mut self.places);
+        self.leave(places, &self.view);
         self.cache.exit(&self.mailbox);
     }
 }

@@ -1,4 +1,5 @@
-//! The whole machine on one thread and paused time: random changes to the registry, random clients (both dialects;
+//! The whole machine on one thread and paused time: random changes to the registry (instances, exports, resources that
+//! somebody writes), random clients (both dialects;
 //! slow, refusing, leaving and coming back), each history from a seed. When all is quiet, every client's view equals
 //! the registry's; and no route that a client holds ever leads to a cluster that it has not got.
 //!

@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use convoy::{
-    model::{Exports, Incarnation, InstanceSpec, Limits, Locality, Port, PortName, Protocol, ServicePatch, Sla, parse},
+    model::{
+        Exports, Incarnation, InstanceSpec, Limits, Locality, NodeSelector, Port, PortName, Protocol, RawKey,
+        RawResource, ServicePatch, Sla, parse,
+    },
     registry::Registry,
     storage::memory::MemoryStore,
     telemetry::Metrics,
@@ -13,6 +16,8 @@ use convoy::{
         protocol::{Dialect, Readiness},
     },
 };
+use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+use prost::Message;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::sleep;
 
@@ -61,6 +66,7 @@ impl World {
             6 => self.drain().await,
             7 => self.delete_service().await,
             10 => self.export().await,
+            11 => self.write_or_delete().await,
             // Leases end, drains finish, routes are merged.
             8 => sleep(Duration::from_millis(self.random.random_range(1..400))).await,
             9 => self.join_or_return(),
@@ -82,6 +88,22 @@ impl World {
         let key = parse::service_key(namespace, service).expect("a key");
         let exports = Exports { all: self.random.random_bool(0.6), ..Exports::default() };
         let _ = self.registry.put_service(key, ServicePatch { exports: Some(exports), ..Default::default() }).await;
+    }
+
+    /// Clusters that somebody writes: in place of generated ones and beside them, for all or for some.
+    async fn write_or_delete(&mut self) {
+        let name = self.one_of(&["web", "api.shop", "extra"]);
+        let (variant, selector) = self.one_of(&[("", ""), ("a", "node.id == 'shop'"), ("b", "true")]);
+        let key = RawKey::parse("clusters", name, variant).expect("a key");
+        if self.random.random_bool(0.4) {
+            let _ = self.registry.delete_raw(key).await;
+            return;
+        }
+        let said = format!("{variant}{}", self.random.random_range(0..3));
+        let cluster = Cluster { name: name.into(), alt_stat_name: said, ..Cluster::default() };
+        let selector = (!selector.is_empty()).then(|| NodeSelector::parse("selector", selector).expect("a selector"));
+        let raw = RawResource { bytes: cluster.encode_to_vec().into(), selector, ttl: None };
+        let _ = self.registry.put_raw(key, raw).await;
     }
 
     async fn register(&mut self) {
