@@ -97,6 +97,10 @@ struct Difference {
     rejected: Option<(Version, Revision)>,
 }
 
+fn version(resource: &Option<Arc<Resource>>) -> Option<Version> {
+    resource.as_ref().map(|resource| resource.version)
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Held {
     /// Sent and accepted.
@@ -198,11 +202,32 @@ impl Held {
     /// The client has accepted a resource, or its absence.
     pub(super) fn accept(&mut self, name: &Arc<str>, resource: Option<Arc<Resource>>) {
         let difference = self.difference(name);
+        // What it had already stands for what it has refused: that is not over.
+        if resource.is_none() || version(&difference.acked) != version(&resource) {
+            difference.rejected = None;
+        }
         difference.acked = resource;
-        difference.rejected = None;
-        let gone = difference.sent.is_none() && difference.acked.is_none();
+        self.tidy(name);
+    }
+
+    /// There is another content than what was refused, and if the client has that, it has nothing to do.
+    pub(super) fn absolve(&mut self, name: &Arc<str>, now: Option<Version>) {
+        let Some(difference) = self.differences.get_mut(name) else { return };
+        if difference.rejected.is_some_and(|(refused, _)| Some(refused) != now) && version(&difference.acked) == now {
+            difference.rejected = None;
+            self.tidy(name);
+        }
+    }
+
+    /// A name without anything is no difference, unless a table has it.
+    fn tidy(&mut self, name: &Arc<str>) {
+        let nothing = |difference: &Difference| {
+            difference.sent.is_none() && difference.acked.is_none() && difference.rejected.is_none()
+        };
         let tables = [Some(&self.base), self.offered.as_ref()];
-        if gone && tables.into_iter().flatten().all(|base| base.get(name).is_none()) {
+        if self.differences.get(name).is_some_and(nothing)
+            && tables.into_iter().flatten().all(|base| base.get(name).is_none())
+        {
             self.differences.remove(name);
         }
     }
@@ -266,7 +291,6 @@ impl Held {
     /// Moves on to the next base if that saves something and everything is accepted.
     pub(super) fn settle(&mut self, kind: ResourceType, catalog: &dyn Catalog) {
         let settled = |difference: &Difference| {
-            let version = |resource: &Option<Arc<Resource>>| resource.as_ref().map(|resource| resource.version);
             difference.rejected.is_none() && version(&difference.sent) == version(&difference.acked)
         };
         if self.differences.len() < DIFFERENCES || self.offered.is_some() || !self.differences.values().all(settled) {

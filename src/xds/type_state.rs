@@ -391,8 +391,13 @@ impl TypeState {
         others: &Session,
     ) -> Option<Batch> {
         let merging = self.outstanding.back().map(|last| last.sent_at + ACK_PATIENCE > now.at);
+        if !self.has_work() {
+            // What was held back has been dropped.
+            self.held_back_since = None;
+            return None;
+        }
         let asks = !self.asked.is_empty() || self.all_asked;
-        if !self.has_work() || (merging == Some(true) && (!asks || self.outstanding.len() >= MAX_OUTSTANDING)) {
+        if merging == Some(true) && (!asks || self.outstanding.len() >= MAX_OUTSTANDING) {
             return None;
         }
         if self.subscription.is_wildcard() && readiness == Readiness::Unknown {
@@ -518,6 +523,9 @@ impl TypeState {
         let can_split = others.dialect() == Dialect::Incremental || !self.kind.is_full_set();
         let (mut held_back, mut unknown, mut bytes) = (false, false, 0);
         for (name, revision) in names {
+            if self.held.rejected(&name).is_some() {
+                self.absolve(&name, catalog);
+            }
             let step = self.look(&name, catalog, readiness, others);
             if step.waits && !patience_over {
                 held_back = true;
@@ -530,6 +538,7 @@ impl TypeState {
                 Action::Remove => name.len() + ELEMENT_BYTES,
                 Action::Wait => {
                     unknown = true;
+                    self.mark_dirty(name, revision);
                     continue;
                 }
                 Action::Nothing => {
@@ -558,14 +567,27 @@ impl TypeState {
         held_back || unknown
     }
 
+    /// What the client is to have under a name.
+    fn wanted(&self, name: &Arc<str>, catalog: &dyn Catalog) -> Option<Arc<Resource>> {
+        let named = self.subscription.names().contains(name);
+        let wanted = named || (self.subscription.is_wildcard() && catalog.in_wildcard(self.kind, name));
+        wanted.then(|| catalog.get(self.kind, name)).flatten()
+    }
+
+    /// A refusal is over when what was refused has been taken back.
+    fn absolve(&mut self, name: &Arc<str>, catalog: &dyn Catalog) {
+        let now = self.wanted(name, catalog).map(|resource| resource.version);
+        self.held.absolve(name, now);
+        self.status.rejected &= self.held.rejected_since().is_some();
+    }
+
     /// How one name stands, and what is to be said of it.
     fn look(&self, name: &Arc<str>, catalog: &dyn Catalog, readiness: Readiness, others: &Session) -> Step {
         let kind = self.kind;
         let asked = self.asked.contains(name);
         let sent = self.held.sent(name).map(|resource| resource.version);
         let named = self.subscription.names().contains(name);
-        let wanted = named || (self.subscription.is_wildcard() && catalog.in_wildcard(kind, name));
-        let resource = wanted.then(|| catalog.get(kind, name)).flatten();
+        let resource = self.wanted(name, catalog);
         // In a partial state of the world absence says nothing; only errors can say it.
         let in_set = others.dialect() == Dialect::Incremental || kind.is_full_set();
         let can_remove = in_set || (named && others.features().resource_errors);

@@ -6,6 +6,7 @@ mod conformance;
 mod errors;
 mod incremental;
 mod on_demand;
+mod on_the_way;
 mod ordering;
 mod resuming;
 mod settling;
