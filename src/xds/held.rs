@@ -290,8 +290,12 @@ impl Held {
 
     /// Moves on to the next base if that saves something and everything is accepted.
     pub(super) fn settle(&mut self, kind: ResourceType, catalog: &dyn Catalog) {
+        // What a client only says that it has is known by its version, and is nothing for others to hold.
+        let known = |resource: &Option<Arc<Resource>>| resource.as_ref().is_none_or(|resource| resource.is_known());
         let settled = |difference: &Difference| {
-            difference.rejected.is_none() && version(&difference.sent) == version(&difference.acked)
+            known(&difference.acked)
+                && difference.rejected.is_none()
+                && version(&difference.sent) == version(&difference.acked)
         };
         if self.differences.len() < DIFFERENCES || self.offered.is_some() || !self.differences.values().all(settled) {
             return;
@@ -301,11 +305,89 @@ impl Held {
         }
         let mut base = Base::clone(&self.base);
         for (name, difference) in &self.differences {
-            // What the client said that it has, and nobody else has, is known by its version only.
             base.set(name, difference.acked.clone());
         }
         let base = Arc::new(base);
         catalog.share_base(kind, &base);
         self.adopt(base);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::translate::Built;
+
+    /// Nothing but the bases that are shared.
+    #[derive(Default)]
+    struct Bases(std::cell::RefCell<Vec<Arc<Base>>>);
+
+    impl Catalog for Bases {
+        fn get(&self, _: ResourceType, _: &Arc<str>) -> Option<Arc<Resource>> {
+            None
+        }
+
+        fn wildcard(&self, _: ResourceType) -> Vec<Arc<str>> {
+            Vec::new()
+        }
+
+        fn in_wildcard(&self, _: ResourceType, _: &str) -> bool {
+            false
+        }
+
+        fn shared_base(&self, _: ResourceType, digest: u128) -> Option<Arc<Base>> {
+            self.0.borrow().iter().find(|base| base.digest() == digest).cloned()
+        }
+
+        fn share_base(&self, _: ResourceType, base: &Arc<Base>) {
+            self.0.borrow_mut().push(base.clone());
+        }
+    }
+
+    const KIND: ResourceType = ResourceType::Endpoint;
+
+    fn resource(number: usize) -> Arc<Resource> {
+        let name: Arc<str> = number.to_string().into();
+        Arc::new(Resource::new(KIND, name.clone(), Built { bytes: name.as_bytes().to_vec(), ..Built::default() }))
+    }
+
+    fn take(held: &mut Held, name: &Arc<str>, resource: Option<Arc<Resource>>) {
+        held.set_sent(name, resource.clone());
+        held.accept(name, resource);
+    }
+
+    fn settled(catalog: &Bases) -> Held {
+        let mut held = Held::default();
+        (0..DIFFERENCES).map(resource).for_each(|one| take(&mut held, &one.name.clone(), Some(one)));
+        held.settle(KIND, catalog);
+        held
+    }
+
+    #[test]
+    fn who_holds_the_same_shares_it_and_keeps_what_differs() {
+        let catalog = Bases::default();
+        let (mut one, other) = (settled(&catalog), settled(&catalog));
+        assert!(Arc::ptr_eq(&one.base, &other.base));
+        assert_eq!((one.own(), one.digest(), one.names().len()), (0, other.digest(), DIFFERENCES));
+        let name: Arc<str> = "1".into();
+        take(&mut one, &name, None);
+        assert_eq!((one.own(), one.sent(&name).is_some(), one.names().len()), (1, false, DIFFERENCES - 1));
+        take(&mut one, &name, Some(resource(1)));
+        assert_eq!(one.digest(), other.digest());
+    }
+
+    #[test]
+    fn what_a_client_only_says_that_it_has_is_not_shared() {
+        let catalog = Bases::default();
+        let mut held = Held::default();
+        for number in 0..DIFFERENCES {
+            let one = resource(number);
+            let said = Resource::of_version(KIND, one.name.clone(), one.version);
+            take(&mut held, &one.name, Some(Arc::new(said)));
+        }
+        held.settle(KIND, &catalog);
+        assert_eq!(catalog.0.borrow().len(), 0);
+        let known = settled(&catalog);
+        assert!(known.base.iter().all(|(_, resource)| resource.is_known()));
     }
 }
