@@ -357,7 +357,7 @@ impl Cache {
         }
         drop(chosen);
         if choice {
-            self.streams.iter().for_each(|stream| stream.tell_selection());
+            self.streams.iter().for_each(|stream| stream.tell_selection(revision));
         }
         let names: HashSet<(ResourceType, &str)> = changed.iter().map(|key| (key.kind, &*key.name)).collect();
         let of_name = |key: &ResourceKey| names.contains(&(key.kind, &*key.name));

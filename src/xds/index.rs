@@ -19,15 +19,15 @@ use crate::model::{ResourceType, Revision};
 pub struct News {
     /// And since which revision.
     pub names: BTreeMap<(ResourceType, Arc<str>), Revision>,
-    /// Which raw resources are meant for it.
-    pub selection: bool,
+    /// Which raw resources are meant for it, since a revision.
+    pub selection: Option<Revision>,
     /// Something that concerns everybody: how ready Convoy is, or that it stops.
     pub wake: bool,
 }
 
 impl News {
     fn is_empty(&self) -> bool {
-        self.names.is_empty() && !self.selection && !self.wake
+        self.names.is_empty() && self.selection.is_none() && !self.wake
     }
 }
 
@@ -60,8 +60,8 @@ impl Mailbox {
         self.notify.notify_one();
     }
 
-    pub(super) fn tell_selection(&self) {
-        lock(&self.news).selection = true;
+    pub(super) fn tell_selection(&self, revision: Revision) {
+        lock(&self.news).selection.get_or_insert(revision);
         self.notify.notify_one();
     }
 

@@ -209,8 +209,8 @@ impl Live {
                     for ((kind, name), revision) in news.names {
                         session.mark_dirty(kind, name, revision);
                     }
-                    if news.selection {
-                        self.catalog.reselect(&mut session);
+                    if let Some(since) = news.selection {
+                        self.catalog.reselect(&mut session, since);
                     }
                 }
                 permit = self.shared.admission.admit(), if waits => {

@@ -14,7 +14,7 @@ use super::{
     shared_view::{SharedView, select},
 };
 use crate::{
-    model::{Node, ResourceType},
+    model::{Node, ResourceType, Revision},
     translate::View,
 };
 
@@ -103,8 +103,8 @@ impl ViewCatalog {
         }
     }
 
-    /// Some raw resources are for other proxies than before. What may be another resource now is marked.
-    pub fn reselect(&mut self, session: &mut Session) {
+    /// Some raw resources are for other proxies than before, since a revision. What may be another resource now is marked.
+    pub fn reselect(&mut self, session: &mut Session, since: Revision) {
         let selection = select(&self.node, &self.cache.registry().snapshot());
         let view = self.cache.views.share(&self.view.view, selection);
         if view.id == self.view.id {
@@ -118,10 +118,9 @@ impl ViewCatalog {
             self.follow(interest);
         }
         self.leave(places, &before);
-        let told = *self.cache.told().borrow();
         let names = before.selection.keys().chain(self.view.selection.keys());
         for (kind, name) in names.filter(|name| before.selection.get(name) != self.view.selection.get(name)) {
-            session.mark_dirty(*kind, name.clone(), told);
+            session.mark_dirty(*kind, name.clone(), since);
         }
     }
 

@@ -9,6 +9,7 @@ mod on_demand;
 mod on_the_way;
 mod ordering;
 mod resuming;
+mod selection;
 mod settling;
 mod standing;
 mod state_of_the_world;
