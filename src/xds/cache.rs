@@ -32,7 +32,7 @@ use super::{
 use crate::{
     model::{Exports, RawKey, ResourceType, Revision, ServiceKey},
     registry::{Registry, state::Snapshot},
-    translate::{self, Dependency, ResourceKey, names::clusters_of},
+    translate::{self, Dependency, ResourceKey, Scope, names::clusters_of},
 };
 
 #[derive(Debug, Default)]
@@ -208,7 +208,8 @@ impl Cache {
             if wildcards.get(&key).is_some_and(|known| Arc::ptr_eq(known, group)) {
                 wildcards.remove(&key);
             }
-            return;
+            drop(wildcards);
+            return self.drop_own_slots(group);
         };
         let key = (group.kind, group.view.id, names.digest());
         self.groups.remove_if(&key, |_, known| Arc::ptr_eq(known, group));
@@ -216,6 +217,23 @@ impl Cache {
         for name in names.iter() {
             self.unsubscribe(&group.view.key(group.kind, name), &subscriber);
         }
+    }
+
+    /// What is built for one view only, and for the wildcard, is followed by nobody when its last stream has left, and
+    /// may never change.
+    fn drop_own_slots(&self, group: &Group) {
+        for name in group.view.wildcard(group.kind, &self.registry.snapshot()) {
+            let key = group.view.key(group.kind, &name);
+            if key.scope != Scope::Shared {
+                self.drop_slot(&key);
+            }
+        }
+    }
+
+    /// How many resources are kept, or waited for.
+    #[cfg(test)]
+    pub(super) fn slots(&self) -> usize {
+        self.slots.len()
     }
 
     pub(super) fn join_wildcard(

@@ -110,6 +110,23 @@ fn a_stream_that_is_meant_otherwise_misses_no_change() {
 }
 
 #[test]
+fn nothing_is_kept_of_views_that_are_gone() {
+    let mesh = Mesh::start();
+    for port in 1..10 {
+        let outbound = format!("127.0.0.1:{port}").parse().ok();
+        let view = View { namespace: Namespace::default(), outbound, imports: None };
+        let mut catalog = ViewCatalog::new(mesh.cache.clone(), &view, Arc::new(Node::default()), port);
+        let mut bench = Bench::new(Dialect::Incremental);
+        let request = DeltaDiscoveryRequest { type_url: LDS.type_url().into(), ..Default::default() };
+        let received = bench.session.receive_incremental(request, bench.now, &catalog).expect("accepted");
+        catalog.follow(&received.interest.expect("a known type"));
+        bench.session.poll(bench.now, &catalog, Readiness::Ready).expect("its listener");
+        assert_eq!(mesh.cache.slots(), 1);
+    }
+    assert_eq!(mesh.cache.slots(), 0);
+}
+
+#[test]
 fn a_variant_that_goes_is_not_told_before_the_choice() {
     let (mesh, mut bench) = (Mesh::start(), Bench::new(Dialect::Incremental));
     let mut catalog = mesh.stream(&mut bench);
