@@ -306,8 +306,8 @@ impl Cache {
         if slot.fresh {
             return false;
         }
-        slot.fresh = true;
         let mut built = translate::build(key, &self.registry.snapshot());
+        slot.fresh = true;
         let owner = built.as_mut().and_then(|built| built.service.take());
         let same_owner = owner == std::mem::replace(&mut slot.owner, owner.clone());
         let resource = built.map(|built| Arc::new(Resource::new(key.kind, key.name.clone(), built)));
