@@ -236,6 +236,12 @@ impl Cache {
         self.slots.len()
     }
 
+    /// How many groups there have been.
+    #[cfg(test)]
+    pub(super) fn founded(&self) -> u64 {
+        self.last_group.load(Ordering::Relaxed)
+    }
+
     pub(super) fn join_wildcard(
         &self,
         kind: ResourceType,

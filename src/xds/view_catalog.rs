@@ -20,8 +20,10 @@ use crate::{
 
 /// From so many names on streams share their places in the index.
 const SHARED: usize = 16;
-/// So many names a stream of a group may follow by itself, before it looks for another group.
+/// So many names a stream of a group may follow by itself, before it looks for another group; or this part of its names,
+/// since to move costs as much as there are names, and they may come one by one.
 const OWN: usize = 8;
+const OWN_PART: usize = 64;
 
 /// By type.
 type Places = [Option<Box<Place>>; ResourceType::ALL.len()];
@@ -60,7 +62,9 @@ impl ViewCatalog {
         }
         let added = if changed.all_new { names.len() } else { changed.added.len() };
         if added > 0 || !changed.removed.is_empty() {
-            if names.len() < SHARED || (place.group.is_some() && place.own.len() + added <= OWN) {
+            if names.len() < SHARED
+                || (place.group.is_some() && place.own.len() + added <= OWN.max(names.len() / OWN_PART))
+            {
                 self.follow_alone(kind, &mut place, interest);
             } else {
                 self.follow_together(kind, &mut place, names);

@@ -156,3 +156,19 @@ fn a_variant_that_goes_is_not_told_before_the_choice() {
         "looks at which the resource had gone, and nothing was in its place"
     );
 }
+
+#[test]
+fn names_that_come_one_by_one_move_the_stream_seldom() {
+    let (mesh, mut bench) = (Mesh::start(), Bench::new(Dialect::Incremental));
+    let mut catalog = mesh.stream(&mut bench);
+    for number in 0..4000 {
+        let request = DeltaDiscoveryRequest {
+            type_url: EDS.type_url().into(),
+            resource_names_subscribe: vec![number.to_string()],
+            ..Default::default()
+        };
+        let received = bench.session.receive_incremental(request, bench.now, &catalog).expect("accepted");
+        catalog.follow(&received.interest.expect("a known type"));
+    }
+    assert!(mesh.cache.founded() < 250, "{} groups, each of as many names as there were", mesh.cache.founded());
+}
