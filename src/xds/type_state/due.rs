@@ -30,7 +30,7 @@ pub(in crate::xds) struct Batch {
     pub(in crate::xds) changed: Vec<(Arc<str>, Arc<Resource>)>,
     /// Everything there is: then nothing stands in `changed` and `removed`.
     pub(in crate::xds) full: Option<Arc<Full>>,
-    pub(super) removed: Vec<Arc<str>>,
+    pub(in crate::xds) removed: Vec<Arc<str>>,
     pub(super) since: Option<Instant>,
     pub(super) revision: Option<Revision>,
     pub(super) overdue: bool,
