@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{
     full::Full,
     held::{Base, Held},
-    nack::suspects,
+    nack::{named, suspects},
     protocol::{
         ACK_PATIENCE, Catalog, Dialect, Nack, Now, RESPONSE_BYTES, Readiness, Response, STEP_PATIENCE, TypeStatus,
         Verdict,
@@ -53,9 +53,19 @@ struct Outstanding {
     /// Of the oldest change in it.
     revision: Revision,
     contents: Contents,
+    /// A full set has beside its changes what went before: of that, what was refused since.
+    spoiled: Option<Vec<Arc<str>>>,
 }
 
 impl Outstanding {
+    fn removed(&self) -> impl Iterator<Item = &Arc<str>> {
+        let contents = match &self.contents {
+            Contents::Full(_) => &[],
+            Contents::Listed(contents) => &contents[..],
+        };
+        contents.iter().filter(|(_, resource)| resource.is_none()).map(|(name, _)| name)
+    }
+
     /// Remembers an older one with it: whoever accepts this has taken both.
     fn absorb(&mut self, older: Self) {
         let (Contents::Listed(newer), Contents::Listed(older_contents)) = (&mut self.contents, older.contents) else {
@@ -236,7 +246,7 @@ impl TypeState {
 
     /// Whether the client has it, and it is not on its way out.
     pub(super) fn has_acked(&self, name: &str) -> bool {
-        self.held.acked(name).is_some() && self.held.sent(name).is_some()
+        self.held.has(name)
     }
 
     pub(super) fn has_sent(&self, name: &str) -> bool {
@@ -244,18 +254,26 @@ impl TypeState {
     }
 
     /// What the client's request changed of the subscription.
-    pub(super) fn subscribe(&mut self, changed: &Changed, dialect: Dialect) {
+    pub(super) fn subscribe(&mut self, changed: &Changed, dialect: Dialect, catalog: &dyn Catalog) {
+        if changed.wildcard_ended || !changed.removed.is_empty() {
+            // It has thrown away what it dropped, even if it asks for that again in a moment.
+            self.claim = self.claim.take().and_then(|claim| claim.kept(&self.subscription));
+        }
         for name in &changed.removed {
             self.asked.remove(name);
-            match dialect {
-                // The wildcard may still hold it: say how it stands now.
-                Dialect::Incremental if self.subscription.is_wildcard() => {
-                    self.asked.insert(name.clone());
-                }
-                _ if self.subscription.is_wildcard() => {
-                    self.dirty.entry(name.clone()).or_default();
-                }
-                _ => self.forget(name),
+            if !self.subscription.is_wildcard() {
+                self.forget(name);
+                continue;
+            }
+            let stays = catalog.in_wildcard(self.kind, name);
+            if !stays {
+                self.held.forgive(name);
+            }
+            // How it stands now is to be said; in the state of the world the full set says it, if that is another.
+            if stays && dialect == Dialect::StateOfTheWorld {
+                self.dirty.entry(name.clone()).or_default();
+            } else {
+                self.asked.insert(name.clone());
             }
         }
         if changed.wildcard_ended {
@@ -321,11 +339,12 @@ impl TypeState {
                 match outstanding.contents {
                     Contents::Full(_) => self.held.accept_offer(follows),
                     Contents::Listed(contents) => {
-                        let kept = contents.into_iter().filter(|(name, _)| follows(name));
+                        let kept = contents.into_iter().filter(|(name, resource)| resource.is_none() || follows(name));
                         kept.for_each(|(name, resource)| self.held.accept(&name, resource));
                     }
                 }
             }
+            self.keep_what_was_dropped_and_named_again();
             self.status.acked_at = Some(now.unix);
             self.status.rejected = false;
             if self.outstanding.is_empty() {
@@ -334,12 +353,31 @@ impl TypeState {
             return Some(Verdict::Ack(since.map(|since| now.at.saturating_duration_since(since))));
         };
         let outstanding = self.outstanding.remove(position)?;
-        self.refused(outstanding, message, now);
+        self.refused(outstanding, message, now, catalog);
         Some(Verdict::Nack)
     }
 
-    fn refused(&mut self, outstanding: Outstanding, message: &str, now: Now) {
+    /// A name that was dropped and is wanted again, and came by a response that was on its way all the time: the client
+    /// has it after all.
+    fn keep_what_was_dropped_and_named_again(&mut self) {
+        let leaving = self.held.leaving();
+        let removed = if leaving.is_empty() { HashSet::new() } else { self.being_removed() };
+        for (name, acked) in leaving {
+            if !removed.contains(&name) {
+                self.held.set_sent(&name, Some(acked));
+                self.dirty.entry(name).or_default();
+            }
+        }
+    }
+
+    /// The names whose removal is on its way.
+    fn being_removed(&self) -> HashSet<Arc<str>> {
+        self.outstanding.iter().flat_map(Outstanding::removed).cloned().collect()
+    }
+
+    fn refused(&mut self, outstanding: Outstanding, message: &str, now: Now, catalog: &dyn Catalog) {
         let message = quoted(message, MAX_NACK_BYTES);
+        let spoiled = outstanding.spoiled.unwrap_or_default();
         let (withdrawn, contents) = match outstanding.contents {
             Contents::Listed(contents) => (false, contents),
             Contents::Full(full) => {
@@ -349,14 +387,23 @@ impl TypeState {
                 (true, sent.chain(missing).collect())
             }
         };
-        let suspects = suspects(&message, contents.iter().map(|(name, _)| name));
+        let changed = || contents.iter().map(|(name, _)| name);
+        let suspects = match named(&message, spoiled.iter()) {
+            // It is refused for what another was refused for, which went again with it.
+            spoiled if !spoiled.is_empty() && named(&message, changed()).is_empty() => spoiled,
+            _ => suspects(&message, changed()),
+        };
+        for later in self.outstanding.iter_mut().filter(|later| later.nonce > outstanding.nonce) {
+            later.spoiled.iter_mut().for_each(|spoiled| spoiled.extend(suspects.iter().cloned()));
+        }
         let at_fault: HashSet<&Arc<str>> = suspects.iter().collect();
         for (name, resource) in &contents {
             let (version, sent) = (resource.as_ref().map(|resource| resource.version), self.held.sent(name));
+            let named = self.subscription.names().contains(name);
+            let by_wildcard = || version.is_none() || catalog.in_wildcard(self.kind, name);
+            let wanted = named || (self.subscription.is_wildcard() && by_wildcard());
             // Something newer may be on its way already, or it is not wanted any more.
-            if self.subscription.follows(name)
-                && sent.map(|resource| resource.version) == if withdrawn { None } else { version }
-            {
+            if wanted && sent.map(|resource| resource.version) == if withdrawn { None } else { version } {
                 self.refused_one(name, version, at_fault.contains(name), outstanding.revision);
             }
         }
@@ -423,7 +470,9 @@ impl TypeState {
             self.asked.extend(self.subscription.names().iter().cloned());
             names.extend(self.asked.iter().map(|name| (name.clone(), Revision(0))));
         }
-        if merging != Some(true) {
+        // A full set that goes for what is newly asked for takes the rest along: it would hold it as it was.
+        let is_set = others.dialect() == Dialect::StateOfTheWorld && self.kind.is_full_set();
+        if merging != Some(true) || is_set {
             for (name, revision) in std::mem::take(&mut self.dirty) {
                 names.entry(name).or_insert(revision);
             }
@@ -525,14 +574,17 @@ impl TypeState {
                 continue;
             }
             batch.overdue |= step.waits;
+            if self.is_obsolete(&name, &step.action) {
+                self.held.forgive(&name);
+            }
             let size = match &step.action {
-                Action::Send(resource) => resource.incremental().len(),
+                Action::Send(resource) | Action::StandIn(resource) => resource.incremental().len(),
                 Action::Remove => name.len() + ELEMENT_BYTES,
                 Action::Wait => {
                     unknown = true;
                     continue;
                 }
-                Action::Nothing => {
+                Action::Nothing | Action::Refused => {
                     self.asked.remove(&name);
                     continue;
                 }
@@ -543,7 +595,7 @@ impl TypeState {
                 self.asked.insert(name);
                 continue;
             }
-            if let Action::Send(resource) = step.action {
+            if let Action::Send(resource) | Action::StandIn(resource) = step.action {
                 if !self.asked.contains(&name) {
                     batch.since = batch.since.into_iter().chain([resource.since]).min();
                 }
@@ -556,6 +608,15 @@ impl TypeState {
         }
         self.held_back_since = held_back.then(|| self.held_back_since.unwrap_or(now.at));
         held_back || unknown
+    }
+
+    /// Whether what the client refused of a name is no matter any more: it is gone, or is again what the client has.
+    fn is_obsolete(&self, name: &str, action: &Action) -> bool {
+        match action {
+            Action::Nothing => true,
+            Action::Send(resource) => self.held.acked(name).is_some_and(|acked| acked.version == resource.version),
+            _ => false,
+        }
     }
 
     /// How one name stands, and what is to be said of it.
@@ -572,8 +633,8 @@ impl TypeState {
         match resource {
             Some(resource) if self.held.rejected(name).is_some_and(|(version, _)| version == resource.version) => {
                 match self.held.acked(name) {
-                    Some(acked) if asked && acked.is_known() => Step::of(Action::Send(acked.clone())),
-                    _ => Step::of(Action::Nothing),
+                    Some(acked) if asked && acked.is_known() => Step::of(Action::StandIn(acked.clone())),
+                    _ => Step::of(Action::Refused),
                 }
             }
             Some(resource) if asked || sent != Some(resource.version) => {
@@ -584,7 +645,8 @@ impl TypeState {
             None if !can_remove => Step::of(Action::Nothing),
             // Envoy would take it from its filters at once, and fail their requests: it goes when nobody names it.
             None if kind == ResourceType::ExtensionConfig && sent.is_some() && !asked => Step::of(Action::Nothing),
-            None if sent.is_some() => Step { waits: others.is_in_use(kind, name), action: Action::Remove },
+            // What the client asks about, or has dropped itself, is answered at once.
+            None if sent.is_some() => Step { waits: !asked && others.is_in_use(kind, name), action: Action::Remove },
             None if asked => Step::of(Action::Remove),
             None => Step::of(Action::Nothing),
         }
@@ -622,7 +684,8 @@ impl TypeState {
         self.last_nonce = nonce;
         self.schedule_heartbeat(&contents, now, others);
         let revision = revision.unwrap_or_default();
-        self.remember(Outstanding { nonce, version, sent_at: now.at, since, revision, contents });
+        let spoiled = is_set.then(Vec::new);
+        self.remember(Outstanding { nonce, version, sent_at: now.at, since, revision, contents, spoiled });
         Response { kind: Some(self.kind), chunks, overdue }
     }
 
@@ -658,9 +721,11 @@ impl TypeState {
     ) -> Vec<(Arc<str>, Option<Arc<Resource>>)> {
         let changed = changed.into_iter().map(|(name, resource)| (name, Some(resource)));
         let contents: Vec<_> = changed.chain(removed.into_iter().map(|name| (name, None))).collect();
+        let come_back = contents.iter().any(|(name, resource)| resource.is_some() && self.held.is_leaving(name));
+        let removed = if come_back { self.being_removed() } else { HashSet::new() };
         for (name, resource) in &contents {
-            if resource.is_some() {
-                self.held.comes_back(name);
+            if resource.is_some() && removed.contains(name) {
+                self.held.return_to(name);
             }
             self.held.set_sent(name, resource.clone());
         }
@@ -739,8 +804,12 @@ impl Step {
 
 enum Action {
     Send(Arc<Resource>),
+    /// What was accepted before goes in place of what was refused.
+    StandIn(Arc<Resource>),
     Remove,
     Nothing,
+    /// The same was refused.
+    Refused,
     /// It is not known yet whether it exists.
     Wait,
 }
