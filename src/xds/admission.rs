@@ -8,8 +8,9 @@ use std::{sync::Arc, time::Duration};
 
 use rand::RngExt;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
+    sync::Semaphore,
+    task::AbortHandle,
+    time::{Instant, sleep},
 };
 
 /// How long a client that does not take what it is sent keeps others waiting.
@@ -28,13 +29,47 @@ impl Admission {
         Self { places: Arc::new(Semaphore::new(cold_starts)), max_age }
     }
 
-    pub async fn admit(&self) -> OwnedSemaphorePermit {
-        self.places.clone().acquire_owned().await.expect("the semaphore is never closed")
+    pub async fn admit(&self) -> Place {
+        let permit = self.places.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let over = async move {
+            sleep(PATIENCE).await;
+            drop(permit);
+        };
+        Place(tokio::spawn(over).abort_handle())
     }
 
     /// When a stream that begins now has lived long enough.
     pub fn end_of_a_stream(&self) -> Option<Instant> {
         let age = self.max_age?;
         Some(Instant::now() + age.mul_f64(1.0 + JITTER * (rand::rng().random::<f64>() - 0.5)))
+    }
+}
+
+/// A place among those that are sent everything. It is given back when it is dropped, and when `PATIENCE` is over even if
+/// it is not: nobody asks a stream whose client reads nothing for more, so that the stream cannot look at the time itself.
+#[derive(Debug)]
+pub struct Place(AbortHandle);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_is_given_back_in_the_end_whatever_its_stream_does() {
+        let (admission, begun) = (Admission::new(1, None), Instant::now());
+        let held = admission.admit().await;
+        let next = admission.admit().await;
+        assert!(begun.elapsed() >= PATIENCE, "while the first is held");
+        drop(held);
+        let begun = Instant::now();
+        drop(next);
+        admission.admit().await;
+        assert!(begun.elapsed() < PATIENCE, "when it is dropped");
     }
 }

@@ -6,8 +6,9 @@
 //! wildcard's resources stay until they change.
 //!
 //! A slot's lock covers its building and its list of subscribers; these are told after it. A session subscribes and
-//! then looks: so it finds what was built before, and is told of what comes after. No lock is held while another is
-//! taken, but for the map's own.
+//! then looks: so it finds what was built before, and is told of what comes after. One that moves from a group to another
+//! joins, waits until who is being told has been told, and leaves: so it is in one of those that are told. No lock is held
+//! while another is taken, but for the map's own and that of telling.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -31,7 +32,7 @@ use super::{
 use crate::{
     model::{Exports, RawKey, ResourceType, Revision, ServiceKey},
     registry::{Registry, state::Snapshot},
-    translate::{self, Dependency, ResourceKey, names::clusters_of},
+    translate::{self, Dependency, ResourceKey, Scope, names::clusters_of},
 };
 
 #[derive(Debug, Default)]
@@ -55,6 +56,8 @@ pub struct Cache {
     by_definitions: Mutex<BTreeSet<ResourceKey>>,
     groups: DashMap<GroupKey, Arc<Group>>,
     wildcards: Mutex<HashMap<(ResourceType, u64), Arc<Group>>>,
+    /// Held from looking who is to be told until they have been.
+    telling: Mutex<()>,
     last_group: AtomicU64,
     /// All streams, for what concerns everybody.
     streams: DashMap<u64, Arc<Mailbox>>,
@@ -78,6 +81,7 @@ impl Cache {
             by_definitions: Mutex::default(),
             groups: DashMap::new(),
             wildcards: Mutex::default(),
+            telling: Mutex::default(),
             last_group: AtomicU64::new(0),
             streams: DashMap::new(),
             chosen,
@@ -192,7 +196,9 @@ impl Cache {
         Group::new(id, kind, view.clone(), names)
     }
 
+    /// Takes a stream out of a group, after it has joined another if it is to miss nothing.
     pub(super) fn leave(&self, group: &Arc<Group>, stream: &Mailbox) {
+        drop(lock(&self.telling));
         if !group.leave(stream) {
             return;
         }
@@ -202,7 +208,8 @@ impl Cache {
             if wildcards.get(&key).is_some_and(|known| Arc::ptr_eq(known, group)) {
                 wildcards.remove(&key);
             }
-            return;
+            drop(wildcards);
+            return self.drop_own_slots(group);
         };
         let key = (group.kind, group.view.id, names.digest());
         self.groups.remove_if(&key, |_, known| Arc::ptr_eq(known, group));
@@ -210,6 +217,29 @@ impl Cache {
         for name in names.iter() {
             self.unsubscribe(&group.view.key(group.kind, name), &subscriber);
         }
+    }
+
+    /// What is built for one view only, and for the wildcard, is followed by nobody when its last stream has left, and
+    /// may never change.
+    fn drop_own_slots(&self, group: &Group) {
+        for name in group.view.wildcard(group.kind, &self.registry.snapshot()) {
+            let key = group.view.key(group.kind, &name);
+            if key.scope != Scope::Shared {
+                self.drop_slot(&key);
+            }
+        }
+    }
+
+    /// How many resources are kept, or waited for.
+    #[cfg(test)]
+    pub(super) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// How many groups there have been.
+    #[cfg(test)]
+    pub(super) fn founded(&self) -> u64 {
+        self.last_group.load(Ordering::Relaxed)
     }
 
     pub(super) fn join_wildcard(
@@ -282,8 +312,8 @@ impl Cache {
         if slot.fresh {
             return false;
         }
-        slot.fresh = true;
         let mut built = translate::build(key, &self.registry.snapshot());
+        slot.fresh = true;
         let owner = built.as_mut().and_then(|built| built.service.take());
         let same_owner = owner == std::mem::replace(&mut slot.owner, owner.clone());
         let resource = built.map(|built| Arc::new(Resource::new(key.kind, key.name.clone(), built)));
@@ -297,6 +327,7 @@ impl Cache {
 
     /// Something that a resource is made of has changed.
     fn touch(&self, key: &ResourceKey, revision: Revision) {
+        let _telling = lock(&self.telling);
         let Some(slot) = self.slots.get(key).map(|slot| slot.clone()) else { return };
         let subscribers: Vec<Subscriber> = {
             let mut slot = lock(&slot);
@@ -322,10 +353,10 @@ impl Cache {
             self.touch(key, revision);
         }
         if !clusters.is_empty() {
-            for group in self.wildcards(ResourceType::Cluster) {
+            self.tell_wildcards(ResourceType::Cluster, revision, |group| {
                 let imported = |name: &&Arc<str>| group.view.view.in_wildcard(ResourceType::Cluster, name);
-                group.tell(&clusters.iter().filter(imported).cloned().collect::<Vec<_>>(), revision);
-            }
+                clusters.iter().filter(imported).cloned().collect()
+            });
         }
     }
 
@@ -340,6 +371,25 @@ impl Cache {
     /// Somebody wrote, changed or deleted these.
     pub(super) fn raw_changed(&self, changed: &BTreeSet<RawKey>, revision: Revision) {
         // Who is meant goes before what is said: else one would be told what is now for others.
+        if self.choice_changed(changed) {
+            self.streams.iter().for_each(|stream| stream.tell_selection(revision));
+        }
+        let names: HashSet<(ResourceType, &str)> = changed.iter().map(|key| (key.kind, &*key.name)).collect();
+        let of_name = |key: &ResourceKey| names.contains(&(key.kind, &*key.name));
+        let keys: Vec<ResourceKey> =
+            self.slots.iter().filter(|slot| of_name(slot.key())).map(|slot| slot.key().clone()).collect();
+        for key in &keys {
+            self.touch(key, revision);
+        }
+        for kind in ResourceType::ALL.into_iter().filter(|kind| kind.is_full_set()) {
+            let of_kind = changed.iter().filter(|key| key.kind == kind).map(|key| key.name.clone());
+            let names: Vec<Arc<str>> = of_kind.collect();
+            self.tell_wildcards(kind, revision, |_| names.clone());
+        }
+    }
+
+    /// Whether some of these are, or were, one of several for different proxies.
+    fn choice_changed(&self, changed: &BTreeSet<RawKey>) -> bool {
         let snapshot = self.registry.snapshot();
         let mut chosen = lock(&self.chosen);
         let mut choice = false;
@@ -355,26 +405,17 @@ impl Cache {
                 chosen.remove(key);
             }
         }
-        drop(chosen);
-        if choice {
-            self.streams.iter().for_each(|stream| stream.tell_selection());
-        }
-        let names: HashSet<(ResourceType, &str)> = changed.iter().map(|key| (key.kind, &*key.name)).collect();
-        let of_name = |key: &ResourceKey| names.contains(&(key.kind, &*key.name));
-        let keys: Vec<ResourceKey> =
-            self.slots.iter().filter(|slot| of_name(slot.key())).map(|slot| slot.key().clone()).collect();
-        for key in &keys {
-            self.touch(key, revision);
-        }
-        for kind in ResourceType::ALL.into_iter().filter(|kind| kind.is_full_set()) {
-            let of_kind = changed.iter().filter(|key| key.kind == kind).map(|key| key.name.clone());
-            let names: Vec<Arc<str>> = of_kind.collect();
-            self.wildcards(kind).iter().for_each(|group| group.tell(&names, revision));
-        }
+        choice
     }
 
-    fn wildcards(&self, kind: ResourceType) -> Vec<Arc<Group>> {
-        lock(&self.wildcards).iter().filter(|((of, _), _)| *of == kind).map(|(_, group)| group.clone()).collect()
+    /// Tells those who follow all of a type what of it concerns them.
+    fn tell_wildcards(&self, kind: ResourceType, revision: Revision, names: impl Fn(&Group) -> Vec<Arc<str>>) {
+        let _telling = lock(&self.telling);
+        let groups: Vec<Arc<Group>> = {
+            let wildcards = lock(&self.wildcards);
+            wildcards.iter().filter(|((of, _), _)| *of == kind).map(|(_, group)| group.clone()).collect()
+        };
+        groups.iter().for_each(|group| group.tell(&names(group), revision));
     }
 }
 

@@ -11,8 +11,9 @@ use std::{
 };
 
 use imbl::OrdMap;
+use xxhash_rust::xxh3::xxh3_128;
 
-use super::{name_set::name_digest, protocol::Catalog, resource::Resource, resource::Version};
+use super::{protocol::Catalog, resource::Resource, resource::Version};
 use crate::model::{ResourceType, Revision};
 
 /// How many differences a stream keeps before it looks for another base.
@@ -27,10 +28,11 @@ pub struct Base {
     with_ttl: usize,
 }
 
-/// What a resource adds to the digest of a table. Sums do not depend on the order.
+/// What a resource adds to the digest of a table: equal on every replica and after every restart, since it makes the
+/// versions of sets. Sums do not depend on the order.
 pub fn held_digest(name: &str, version: Version) -> u128 {
     const ODD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
-    let mixed = (name_digest(name) ^ version.0).wrapping_mul(ODD);
+    let mixed = (xxh3_128(name.as_bytes()) ^ version.0).wrapping_mul(ODD);
     (mixed ^ (mixed >> 61)).wrapping_mul(ODD)
 }
 
@@ -97,6 +99,10 @@ struct Difference {
     rejected: Option<(Version, Revision)>,
     /// It was sent again while its removal was on its way: what was accepted is gone before that comes.
     returns: bool,
+}
+
+fn version(resource: &Option<Arc<Resource>>) -> Option<Version> {
+    resource.as_ref().map(|resource| resource.version)
 }
 
 #[derive(Debug, Default)]
@@ -218,9 +224,8 @@ impl Held {
     /// The client has accepted a resource, or its absence.
     pub(super) fn accept(&mut self, name: &Arc<str>, resource: Option<Arc<Resource>>) {
         let difference = self.difference(name);
-        let version = |resource: &Option<Arc<Resource>>| resource.as_ref().map(|resource| resource.version);
-        // What stood in for something refused was accepted long before.
-        if resource.is_none() || version(&resource) != version(&difference.acked) {
+        // What it had already stands for what it has refused: that is not over.
+        if resource.is_none() || version(&difference.acked) != version(&resource) {
             difference.rejected = None;
         }
         difference.acked = resource;
@@ -228,9 +233,27 @@ impl Held {
         self.tidy(name);
     }
 
-    /// Drops a difference that says nothing.
-    fn tidy(&mut self, name: &str) {
-        let nothing = |of: &Difference| of.sent.is_none() && of.acked.is_none() && of.rejected.is_none();
+    /// There is another content than what was refused, and if the client has that, it has nothing to do.
+    pub(super) fn absolve(&mut self, name: &Arc<str>, now: Option<Version>) {
+        let Some(difference) = self.differences.get_mut(name) else { return };
+        if difference.rejected.is_some_and(|(refused, _)| Some(refused) != now) && version(&difference.acked) == now {
+            difference.rejected = None;
+            self.tidy(name);
+        }
+    }
+
+    /// What was refused of a name is no matter any more.
+    pub(super) fn forgive(&mut self, name: &Arc<str>) {
+        let Some(difference) = self.differences.get_mut(name) else { return };
+        difference.rejected = None;
+        self.tidy(name);
+    }
+
+    /// A name without anything is no difference, unless a table has it.
+    fn tidy(&mut self, name: &Arc<str>) {
+        let nothing = |difference: &Difference| {
+            difference.sent.is_none() && difference.acked.is_none() && difference.rejected.is_none()
+        };
         let tables = [Some(&self.base), self.offered.as_ref()];
         if self.differences.get(name).is_some_and(nothing)
             && tables.into_iter().flatten().all(|base| base.get(name).is_none())
@@ -241,13 +264,6 @@ impl Held {
 
     pub(super) fn reject(&mut self, name: &Arc<str>, version: Version, since: Revision) {
         self.difference(name).rejected = Some((version, since));
-    }
-
-    /// What was refused of a name is no matter any more.
-    pub(super) fn forgive(&mut self, name: &str) {
-        let Some(difference) = self.differences.get_mut(name) else { return };
-        difference.rejected = None;
-        self.tidy(name);
     }
 
     /// What was refused may be tried once more.
@@ -304,9 +320,12 @@ impl Held {
 
     /// Moves on to the next base if that saves something and everything is accepted.
     pub(super) fn settle(&mut self, kind: ResourceType, catalog: &dyn Catalog) {
+        // What a client only says that it has is known by its version, and is nothing for others to hold.
+        let known = |resource: &Option<Arc<Resource>>| resource.as_ref().is_none_or(|resource| resource.is_known());
         let settled = |difference: &Difference| {
-            let version = |resource: &Option<Arc<Resource>>| resource.as_ref().map(|resource| resource.version);
-            difference.rejected.is_none() && version(&difference.sent) == version(&difference.acked)
+            known(&difference.acked)
+                && difference.rejected.is_none()
+                && version(&difference.sent) == version(&difference.acked)
         };
         if self.differences.len() < DIFFERENCES || self.offered.is_some() || !self.differences.values().all(settled) {
             return;
@@ -316,11 +335,89 @@ impl Held {
         }
         let mut base = Base::clone(&self.base);
         for (name, difference) in &self.differences {
-            // What the client said that it has, and nobody else has, is known by its version only.
             base.set(name, difference.acked.clone());
         }
         let base = Arc::new(base);
         catalog.share_base(kind, &base);
         self.adopt(base);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::translate::Built;
+
+    /// Nothing but the bases that are shared.
+    #[derive(Default)]
+    struct Bases(std::cell::RefCell<Vec<Arc<Base>>>);
+
+    impl Catalog for Bases {
+        fn get(&self, _: ResourceType, _: &Arc<str>) -> Option<Arc<Resource>> {
+            None
+        }
+
+        fn wildcard(&self, _: ResourceType) -> Vec<Arc<str>> {
+            Vec::new()
+        }
+
+        fn in_wildcard(&self, _: ResourceType, _: &str) -> bool {
+            false
+        }
+
+        fn shared_base(&self, _: ResourceType, digest: u128) -> Option<Arc<Base>> {
+            self.0.borrow().iter().find(|base| base.digest() == digest).cloned()
+        }
+
+        fn share_base(&self, _: ResourceType, base: &Arc<Base>) {
+            self.0.borrow_mut().push(base.clone());
+        }
+    }
+
+    const KIND: ResourceType = ResourceType::Endpoint;
+
+    fn resource(number: usize) -> Arc<Resource> {
+        let name: Arc<str> = number.to_string().into();
+        Arc::new(Resource::new(KIND, name.clone(), Built { bytes: name.as_bytes().to_vec(), ..Built::default() }))
+    }
+
+    fn take(held: &mut Held, name: &Arc<str>, resource: Option<Arc<Resource>>) {
+        held.set_sent(name, resource.clone());
+        held.accept(name, resource);
+    }
+
+    fn settled(catalog: &Bases) -> Held {
+        let mut held = Held::default();
+        (0..DIFFERENCES).map(resource).for_each(|one| take(&mut held, &one.name.clone(), Some(one)));
+        held.settle(KIND, catalog);
+        held
+    }
+
+    #[test]
+    fn who_holds_the_same_shares_it_and_keeps_what_differs() {
+        let catalog = Bases::default();
+        let (mut one, other) = (settled(&catalog), settled(&catalog));
+        assert!(Arc::ptr_eq(&one.base, &other.base));
+        assert_eq!((one.own(), one.digest(), one.names().len()), (0, other.digest(), DIFFERENCES));
+        let name: Arc<str> = "1".into();
+        take(&mut one, &name, None);
+        assert_eq!((one.own(), one.sent(&name).is_some(), one.names().len()), (1, false, DIFFERENCES - 1));
+        take(&mut one, &name, Some(resource(1)));
+        assert_eq!(one.digest(), other.digest());
+    }
+
+    #[test]
+    fn what_a_client_only_says_that_it_has_is_not_shared() {
+        let catalog = Bases::default();
+        let mut held = Held::default();
+        for number in 0..DIFFERENCES {
+            let one = resource(number);
+            let said = Resource::of_version(KIND, one.name.clone(), one.version);
+            take(&mut held, &one.name, Some(Arc::new(said)));
+        }
+        held.settle(KIND, &catalog);
+        assert_eq!(catalog.0.borrow().len(), 0);
+        let known = settled(&catalog);
+        assert!(known.base.iter().all(|(_, resource)| resource.is_known()));
     }
 }

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -19,15 +19,15 @@ use crate::model::{ResourceType, Revision};
 pub struct News {
     /// And since which revision.
     pub names: BTreeMap<(ResourceType, Arc<str>), Revision>,
-    /// Which raw resources are meant for it.
-    pub selection: bool,
+    /// Which raw resources are meant for it, since a revision.
+    pub selection: Option<Revision>,
     /// Something that concerns everybody: how ready Convoy is, or that it stops.
     pub wake: bool,
 }
 
 impl News {
     fn is_empty(&self) -> bool {
-        self.names.is_empty() && !self.selection && !self.wake
+        self.names.is_empty() && self.selection.is_none() && !self.wake
     }
 }
 
@@ -60,8 +60,8 @@ impl Mailbox {
         self.notify.notify_one();
     }
 
-    pub(super) fn tell_selection(&self) {
-        lock(&self.news).selection = true;
+    pub(super) fn tell_selection(&self, revision: Revision) {
+        lock(&self.news).selection.get_or_insert(revision);
         self.notify.notify_one();
     }
 
@@ -189,6 +189,23 @@ pub(super) struct Place {
     pub(super) wildcard: Option<Arc<Group>>,
 }
 
+/// What is behind these locks is written whole. If a resource could not be built, that ends its stream, whose end takes the
+/// same locks; a second panic there would end Convoy.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("nothing panics while it holds this lock")
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::Namespace, translate::View, xds::shared_view::Views};
+
+    #[test]
+    fn a_panic_while_everything_is_laid_out_is_that_of_one_stream() {
+        let view = View { namespace: Namespace::default(), outbound: None, imports: None };
+        let group = Group::new(1, ResourceType::Cluster, Views::default().share(&view, Default::default()), None);
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| group.full(|| panic!("not to be built"))));
+        assert!(panic.is_err());
+        assert!(group.full(|| Full::of(std::iter::empty(), |_| None)).base.is_empty());
+    }
 }

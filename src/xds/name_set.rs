@@ -1,9 +1,12 @@
 //! The names that a client has asked for, as a value that can be shared: thousands of proxies ask for the same thousand
 //! names, and hold one set between them. A digest tells equal sets from others without looking at the names.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, LazyLock},
+};
 
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NameSet {
@@ -13,9 +16,13 @@ pub struct NameSet {
     bytes: usize,
 }
 
-/// What a name adds to the digest of a set. Sums do not depend on the order.
+/// Names are chosen by clients, and sets of equal digests are one to everybody: without a secret, thousands of names whose
+/// sum is that of another's set are quickly found. Another in each process, as the standard library has it for its maps.
+static SEED: LazyLock<u64> = LazyLock::new(rand::random);
+
+/// What a name adds to the digest of a set, in this process. Sums do not depend on the order.
 pub fn name_digest(name: &str) -> u128 {
-    xxh3_128(name.as_bytes())
+    xxh3_128_with_seed(name.as_bytes(), *SEED)
 }
 
 impl NameSet {
@@ -75,6 +82,12 @@ impl<'a> FromIterator<&'a str> for NameSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_outside_knows_a_digest() {
+        let set: NameSet = ["a"].into_iter().collect();
+        assert_ne!(set.digest(), xxhash_rust::xxh3::xxh3_128(b"a"));
+    }
 
     #[test]
     fn equal_sets_have_equal_digests_however_they_were_made() {

@@ -126,7 +126,7 @@ impl Session {
 
     /// How many names the stream keeps for itself, and shares with nobody: what its memory grows with.
     pub fn own_names(&self) -> usize {
-        self.states().map(TypeState::own_names).sum()
+        self.states().map(TypeState::own_names).sum::<usize>() + self.warming.0.len()
     }
 
     /// Which type a request is about; none for one that Convoy does not know.
@@ -249,9 +249,14 @@ impl Session {
                 let all = batch.full.iter().flat_map(|full| full.base.iter().map(|(name, _)| name));
                 changed.chain(all).for_each(|name| endpoints.ask_again(name));
             }
+            // On a stream of clusters only nobody will.
+            None if self.only.is_some() => {}
             // A client that has come back may ask for them in a moment, and say that it has them.
             None => {
                 self.warming.0.extend(changed.cloned());
+                for name in &batch.removed {
+                    self.warming.0.remove(name);
+                }
                 self.warming.1 = batch.full.clone().or(self.warming.1.take());
             }
         }

@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     departed::{Departed, Memory},
-    index::Mailbox,
+    index::{Mailbox, News},
     node::Client,
     protocol::{Dialect, Now, TypeStatus},
     resource::Version,
@@ -133,26 +133,25 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-type Letters = BTreeMap<(ResourceType, Arc<str>), Revision>;
-
-/// A session, and the names that are on their way into it: together they know all that is due.
+/// A session, and the news that are on their way into it: together they know all that is due.
 #[derive(Debug)]
 pub struct Standing<'a> {
     pub session: &'a Session,
-    letters: &'a Letters,
+    news: &'a News,
 }
 
 impl Standing<'_> {
     /// As `Session::pending`.
     pub fn pending(&self, kind: ResourceType) -> Option<Revision> {
-        let letters = self.letters.iter().filter(|((of, _), _)| *of == kind).map(|(_, since)| *since);
-        letters.chain(self.session.pending(kind)).min()
+        let names = self.news.names.iter().filter(|((of, _), _)| *of == kind).map(|(_, since)| *since);
+        // Of which resources it is to have others is not looked at yet.
+        names.chain(self.news.selection).chain(self.session.pending(kind)).min()
     }
 
     /// As `Session::lags`.
     pub fn lags(&self, kind: ResourceType, name: &Arc<str>, revision: Revision) -> Option<Lag> {
-        let letter = self.letters.get(&(kind, name.clone())).filter(|since| **since <= revision);
-        match letter {
+        let told = self.news.names.get(&(kind, name.clone())).copied();
+        match told.into_iter().chain(self.news.selection).min().filter(|since| *since <= revision) {
             Some(_) if self.session.is_subscribed(kind, name) => Some(Lag::Pending),
             _ => self.session.lags(kind, name, revision),
         }
@@ -160,8 +159,8 @@ impl Standing<'_> {
 
     /// As `Session::lagging`.
     pub fn lagging(&self, kind: ResourceType) -> BTreeMap<Arc<str>, Lag> {
-        let letters = self.letters.keys().filter(|(of, _)| *of == kind).map(|(_, name)| (name.clone(), Lag::Pending));
-        self.session.lagging(kind).into_iter().chain(letters).collect()
+        let names = self.news.names.keys().filter(|(of, _)| *of == kind).map(|(_, name)| (name.clone(), Lag::Pending));
+        self.session.lagging(kind).into_iter().chain(names).collect()
     }
 
     /// Up to which revision the client has everything, if everything up to `told` has been told.
@@ -214,7 +213,7 @@ impl Stream {
     /// Looks at the session and its mailbox at once: the stream moves names from the one to the other under this lock.
     pub fn look<T>(&self, look: impl FnOnce(&Standing<'_>) -> T) -> T {
         let session = lock(&self.session);
-        self.mailbox.look(|news| look(&Standing { session: &session, letters: &news.names }))
+        self.mailbox.look(|news| look(&Standing { session: &session, news }))
     }
 
     pub fn address(&self) -> String {
@@ -303,6 +302,14 @@ mod tests {
             let revision = synced(pending.map(Revision), Revision(told));
             assert_eq!(revision, expected.map(Revision), "{pending:?} {told}");
         }
+    }
+
+    #[test]
+    fn who_has_yet_to_look_which_resources_are_meant_for_it_is_behind() {
+        let session = Session::new(Dialect::Incremental, None, Default::default());
+        let news = News { selection: Some(Revision(5)), ..News::default() };
+        let standing = Standing { session: &session, news: &news };
+        assert_eq!(standing.pending(ResourceType::Cluster), Some(Revision(5)));
     }
 
     #[test]

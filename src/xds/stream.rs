@@ -9,13 +9,13 @@ use std::{
 
 use futures_util::{Stream as Sequence, stream::unfold};
 use tokio::{
-    sync::{OwnedSemaphorePermit, watch},
+    sync::watch,
     time::{Instant, sleep_until},
 };
 use tonic::{Status, Streaming};
 
 use super::{
-    admission::{Admission, PATIENCE},
+    admission::{Admission, PATIENCE, Place},
     cache::Cache,
     codec::Incoming,
     node,
@@ -141,7 +141,7 @@ enum Admitted {
     NotYet,
     /// Until then, or until it has taken everything.
     Now {
-        _permit: OwnedSemaphorePermit,
+        _place: Place,
         until: Instant,
     },
     Done,
@@ -209,12 +209,12 @@ impl Live {
                     for ((kind, name), revision) in news.names {
                         session.mark_dirty(kind, name, revision);
                     }
-                    if news.selection {
-                        self.catalog.reselect(&mut session);
+                    if let Some(since) = news.selection {
+                        self.catalog.reselect(&mut session, since);
                     }
                 }
-                permit = self.shared.admission.admit(), if waits => {
-                    self.admission = Admitted::Now { _permit: permit, until: Instant::now() + PATIENCE };
+                place = self.shared.admission.admit(), if waits => {
+                    self.admission = Admitted::Now { _place: place, until: Instant::now() + PATIENCE };
                 }
                 () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {}
             }

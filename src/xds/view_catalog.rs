@@ -14,14 +14,16 @@ use super::{
     shared_view::{SharedView, select},
 };
 use crate::{
-    model::{Node, ResourceType},
+    model::{Node, ResourceType, Revision},
     translate::View,
 };
 
 /// From so many names on streams share their places in the index.
 const SHARED: usize = 16;
-/// So many names a stream of a group may follow by itself, before it looks for another group.
+/// So many names a stream of a group may follow by itself, before it looks for another group; or this part of its names,
+/// since to move costs as much as there are names, and they may come one by one.
 const OWN: usize = 8;
+const OWN_PART: usize = 64;
 
 /// By type.
 type Places = [Option<Box<Place>>; ResourceType::ALL.len()];
@@ -60,7 +62,9 @@ impl ViewCatalog {
         }
         let added = if changed.all_new { names.len() } else { changed.added.len() };
         if added > 0 || !changed.removed.is_empty() {
-            if names.len() < SHARED || (place.group.is_some() && place.own.len() + added <= OWN) {
+            if names.len() < SHARED
+                || (place.group.is_some() && place.own.len() + added <= OWN.max(names.len() / OWN_PART))
+            {
                 self.follow_alone(kind, &mut place, interest);
             } else {
                 self.follow_together(kind, &mut place, names);
@@ -103,8 +107,8 @@ impl ViewCatalog {
         }
     }
 
-    /// Some raw resources are for other proxies than before. What may be another resource now is marked.
-    pub fn reselect(&mut self, session: &mut Session) {
+    /// Some raw resources are for other proxies than before, since a revision. What may be another resource now is marked.
+    pub fn reselect(&mut self, session: &mut Session, since: Revision) {
         let selection = select(&self.node, &self.cache.registry().snapshot());
         let view = self.cache.views.share(&self.view.view, selection);
         if view.id == self.view.id {
@@ -118,10 +122,9 @@ impl ViewCatalog {
             self.follow(interest);
         }
         self.leave(places, &before);
-        let told = *self.cache.told().borrow();
         let names = before.selection.keys().chain(self.view.selection.keys());
         for (kind, name) in names.filter(|name| before.selection.get(name) != self.view.selection.get(name)) {
-            session.mark_dirty(*kind, name.clone(), told);
+            session.mark_dirty(*kind, name.clone(), since);
         }
     }
 

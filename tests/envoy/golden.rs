@@ -48,6 +48,7 @@ async fn register(convoy: &Convoy) {
     for agent in agents {
         convoy.client().register(agent.into_request()).await.expect("registered");
     }
+    convoy.run(&["--namespace", "shop", "service", "put", "ratings", "--export-to", "default"]).await;
 }
 
 /// What came from Convoy, without times, versions and this test's port.

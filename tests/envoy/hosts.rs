@@ -71,6 +71,10 @@ async fn every_host_name_leads_to_its_port(dialect: &str) {
     let agent = Agent::builder(convoy.server(), "ratings").namespace("shop").address("127.0.0.1");
     let _ratings = agent.port("http", ratings.address.port(), Protocol::Http).start().await.expect("registered");
 
+    for (namespace, service) in [("default", "reviews"), ("shop", "ratings")] {
+        convoy.run(&["--namespace", namespace, "service", "put", service, "--export-to", "*"]).await;
+    }
+
     let envoy = Envoy::start(&convoy, dialect).await;
     leads(&envoy, &FROM_DEFAULT, &["ratings", "reviews.shop", "nobody.reviews.default", "nobody"]).await;
     let in_shop = Envoy::launch(&convoy, &[dialect, "--namespace", "shop"], free_address()).await;

@@ -23,5 +23,7 @@ mod hosts;
 mod nack;
 mod propagation;
 mod proxyless;
+mod raw;
 mod restart;
 mod traffic;
+mod views;

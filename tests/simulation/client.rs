@@ -166,8 +166,8 @@ impl Client {
         for ((kind, name), revision) in news.names {
             self.session.mark_dirty(kind, name, revision);
         }
-        if news.selection {
-            self.catalog.reselect(&mut self.session);
+        if let Some(since) = news.selection {
+            self.catalog.reselect(&mut self.session, since);
         }
         let Some(response) = self.session.poll(now(), &self.catalog, Readiness::Ready) else { return false };
         let delivery = read(self.dialect, response.kind.expect("a known type"), &response.chunks.concat());

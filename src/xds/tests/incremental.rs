@@ -351,3 +351,21 @@ fn too_many_names_are_refused() {
         Refusal::TooMuch
     );
 }
+
+#[test]
+fn clusters_that_come_and_go_leave_nothing_behind() {
+    for only in [None, Some(CDS)] {
+        let mut bench = bench();
+        bench.session = Session::new(Dialect::Incremental, only, Features::default());
+        bench.subscribe(CDS, &[], &[]);
+        bench.take();
+        for number in 0..100 {
+            let name = format!("new-{number}");
+            bench.change(CDS, &name, "1");
+            bench.take();
+            bench.remove(CDS, &name);
+            bench.take();
+        }
+        assert!(bench.session.own_names() < 50, "{only:?}: {}", bench.session.own_names());
+    }
+}

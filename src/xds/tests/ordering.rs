@@ -219,3 +219,26 @@ fn rule_50_a_removal_that_is_refused_leaves_the_cluster() {
     let holdings = bench.session.holdings();
     assert!(holdings.iter().any(|holding| holding.kind == CDS && *holding.name == *"b" && holding.acked.is_some()));
 }
+
+#[test]
+fn patience_with_a_route_that_was_dropped_is_not_that_with_the_next() {
+    for dialect in BOTH {
+        let mut bench = settled(dialect);
+        bench.shelf.put_leading_to(RDS, "first", "1", &["missing"]);
+        bench.shelf.put_leading_to(RDS, "second", "1", &["new"]);
+        let routes = |bench: &mut Bench, added: &[&str], removed: &[&str], all: &[&str]| match dialect {
+            Dialect::Incremental => bench.subscribe(RDS, added, removed),
+            Dialect::StateOfTheWorld => bench.ask(RDS, all, &Seen::default(), None),
+        };
+        routes(&mut bench, &["first"], &[], &["route", "first"]);
+        bench.silent();
+        routes(&mut bench, &[], &["first"], &["route"]);
+        bench.silent();
+        bench.pass(STEP_PATIENCE * 2);
+        routes(&mut bench, &["second"], &[], &["route", "second"]);
+        bench.silent();
+        bench.change(CDS, "new", "1");
+        assert_eq!(bench.take().kind, Some(CDS), "{dialect:?}");
+        assert_eq!(bench.take().resources, contents(&[("second", "1")]), "{dialect:?}");
+    }
+}

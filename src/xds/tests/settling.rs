@@ -86,3 +86,17 @@ fn waiting_for_the_unknown_has_no_deadline() {
     bench.silent();
     assert_eq!(bench.session.deadline(bench.now), None);
 }
+
+#[test]
+fn what_goes_before_everything_is_known_is_removed_when_it_is() {
+    let mut bench = Bench::new(Dialect::Incremental);
+    bench.readiness = Readiness::Partial;
+    bench.shelf.put(EDS, "a", "1");
+    bench.subscribe(EDS, &["a"], &[]);
+    bench.take();
+    bench.remove(EDS, "a");
+    bench.silent();
+    assert!(bench.session.pending(EDS).is_some());
+    bench.readiness = Readiness::Ready;
+    assert_eq!(bench.take().removed, ["a"]);
+}
