@@ -46,7 +46,7 @@ impl Session {
             subscribe.extend(missing);
         }
         let changed = state.subscription.update(kind, &subscribe, &request.resource_names_unsubscribe, catalog);
-        state.subscribe(&changed, Dialect::Incremental);
+        state.subscribe(&changed, Dialect::Incremental, catalog);
         let names = state.subscription.names().clone();
         if returns {
             state.claims(Claim::versions(request.initial_resource_versions));

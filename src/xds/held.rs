@@ -97,6 +97,8 @@ struct Difference {
     /// It was refused in this version, and is represented by what was ACKed until its content changes. And the revision
     /// from which the client is behind for that.
     rejected: Option<(Version, Revision)>,
+    /// It was sent again while its removal was on its way: what was accepted is gone before that comes.
+    returns: bool,
 }
 
 fn version(resource: &Option<Arc<Resource>>) -> Option<Version> {
@@ -179,7 +181,7 @@ impl Held {
             MapEntry::Vacant(entry) => {
                 let sent = self.offered.as_ref().unwrap_or(&self.base).get(name).cloned();
                 let acked = self.base.get(name).cloned();
-                entry.insert(Difference { sent, acked, rejected: None })
+                entry.insert(Difference { sent, acked, rejected: None, returns: false })
             }
         }
     }
@@ -194,11 +196,29 @@ impl Held {
         }
     }
 
-    /// It is sent anew while its removal is on its way: what was accepted of it before is gone by then.
-    pub(super) fn comes_back(&mut self, name: &Arc<str>) {
-        if self.sent(name).is_none() && self.acked(name).is_some() {
-            self.difference(name).acked = None;
-        }
+    /// It is sent again while its removal is on its way.
+    pub(super) fn return_to(&mut self, name: &Arc<str>) {
+        self.difference(name).returns = true;
+    }
+
+    /// Whether the client has it, and it is not on its way out.
+    pub(super) fn has(&self, name: &str) -> bool {
+        let returns = self.differences.get(name).is_some_and(|difference| difference.returns);
+        self.acked(name).is_some() && self.sent(name).is_some() && !returns
+    }
+
+    /// All that were accepted, and are not what the client was sent last.
+    pub(super) fn leaving(&self) -> Vec<(Arc<str>, Arc<Resource>)> {
+        let leaving = |(name, difference): (&Arc<str>, &Difference)| match difference {
+            Difference { sent: None, acked: Some(acked), .. } => Some((name.clone(), acked.clone())),
+            _ => None,
+        };
+        self.differences.iter().filter_map(leaving).collect()
+    }
+
+    /// Whether it was accepted, and is not what the client was sent last.
+    pub(super) fn is_leaving(&self, name: &str) -> bool {
+        self.sent(name).is_none() && self.acked(name).is_some()
     }
 
     /// The client has accepted a resource, or its absence.
@@ -209,6 +229,7 @@ impl Held {
             difference.rejected = None;
         }
         difference.acked = resource;
+        difference.returns = false;
         self.tidy(name);
     }
 
@@ -219,6 +240,13 @@ impl Held {
             difference.rejected = None;
             self.tidy(name);
         }
+    }
+
+    /// What was refused of a name is no matter any more.
+    pub(super) fn forgive(&mut self, name: &Arc<str>) {
+        let Some(difference) = self.differences.get_mut(name) else { return };
+        difference.rejected = None;
+        self.tidy(name);
     }
 
     /// A name without anything is no difference, unless a table has it.

@@ -4,8 +4,13 @@ use std::sync::Arc;
 
 /// The resources at fault: those that the message names, or else all that the response changed.
 pub(super) fn suspects<'a>(message: &str, changed: impl Iterator<Item = &'a Arc<str>> + Clone) -> Vec<Arc<str>> {
-    let named: Vec<_> = changed.clone().filter(|name| names(message, name)).cloned().collect();
+    let named = named(message, changed.clone());
     if named.is_empty() { changed.cloned().collect() } else { named }
+}
+
+/// Which of these names a message names.
+pub(super) fn named<'a>(message: &str, of: impl Iterator<Item = &'a Arc<str>>) -> Vec<Arc<str>> {
+    of.filter(|name| names(message, name)).cloned().collect()
 }
 
 /// Whether a text has a name in it as a whole: not `web` in `webshop`, nor in `web:admin`.

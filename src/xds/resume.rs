@@ -3,7 +3,13 @@
 
 use bytes::Bytes;
 
-use super::{full::Full, held::held_digest, request::InitialVersion, request::text, resource::Version};
+use super::{
+    full::Full,
+    held::held_digest,
+    request::{InitialVersion, text},
+    resource::Version,
+    subscription::Subscription,
+};
 
 #[derive(Debug)]
 pub(super) enum Claim {
@@ -24,6 +30,21 @@ impl Claim {
         };
         let versions = versions.into_iter().filter_map(&mut parse).collect();
         Self::Versions { versions, digest }
+    }
+
+    /// What is left of it now that the client has dropped names.
+    pub(super) fn kept(self, subscription: &Subscription) -> Option<Self> {
+        match self {
+            Self::Set(_) => subscription.is_wildcard().then_some(self),
+            Self::Versions { mut versions, .. } => {
+                versions.retain(|(name, _)| text(name).is_some_and(|name| subscription.follows(name)));
+                let add = |sum: u128, (name, version): &(Bytes, Version)| {
+                    sum.wrapping_add(text(name).map_or(0, |name| held_digest(name, *version)))
+                };
+                let digest = versions.iter().fold(0, add);
+                Some(Self::Versions { versions, digest })
+            }
+        }
     }
 
     /// Whether the client has exactly all that there is.

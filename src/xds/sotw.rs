@@ -30,7 +30,7 @@ impl Session {
         }
         let first = !state.subscription.has_started();
         let changed = state.subscription.replace(kind, &request.resource_names, catalog);
-        state.subscribe(&changed, Dialect::StateOfTheWorld);
+        state.subscribe(&changed, Dialect::StateOfTheWorld, catalog);
         let names = state.subscription.names().clone();
         if first && !request.version_info.is_empty() {
             // A version may be of names that the client has dropped without a word since, and names again now. Only the

@@ -4,6 +4,7 @@ mod both_dialects;
 mod budget;
 mod conformance;
 mod errors;
+mod histories;
 mod incremental;
 mod on_demand;
 mod on_the_way;
@@ -102,6 +103,8 @@ struct Seen {
     nonce: String,
     /// Content by name.
     resources: BTreeMap<String, String>,
+    /// Incremental: version by name.
+    versions: BTreeMap<String, String>,
     removed: Vec<String>,
     /// Resources without a body: name, alias, and TTL in seconds.
     bare: Vec<(String, String, Option<i64>)>,
@@ -352,6 +355,7 @@ fn read_incremental(bytes: &[u8]) -> Seen {
         };
         let (name, content) = content(&response.type_url, any);
         assert_eq!(name, resource.name);
+        seen.versions.insert(name.clone(), resource.version);
         seen.ttls.extend(ttl.map(|ttl| (name.clone(), ttl)));
         seen.resources.insert(name, content);
     }

@@ -98,3 +98,46 @@ fn who_came_back_up_to_date_has_what_it_brought() {
     assert!(status.version_acked.is_some() && status.version_acked == status.version_sent);
     assert!(holding(&bench, "web").acked_resource.is_some(), "it is the present one");
 }
+
+#[test]
+fn a_refusal_is_forgotten_when_what_was_refused_is_gone() {
+    for dialect in BOTH {
+        // Back to what the client has.
+        let mut bench = Bench::new(dialect);
+        bench.change(EDS, "web", "1");
+        bench.start(EDS, &["web"]);
+        bench.take();
+        bench.change(EDS, "web", "bad");
+        let bad = bench.one();
+        bench.nack(&bad, "web: bad");
+        bench.change(EDS, "web", "1");
+        bench.silent();
+        assert_eq!((bench.session.pending(EDS), holding(&bench, "web").rejected), (None, false), "{dialect:?}");
+        // Deleted, and never accepted.
+        let mut bench = Bench::new(dialect);
+        bench.change(CDS, "web", "bad");
+        bench.start(CDS, &[]);
+        let bad = bench.one();
+        bench.nack(&bad, "web: bad");
+        assert_eq!(bench.session.lagging(CDS).into_iter().collect::<Vec<_>>(), [("web".into(), Lag::Rejected)]);
+        bench.remove(CDS, "web");
+        bench.silent();
+        assert_eq!(bench.session.pending(CDS), None, "{dialect:?}");
+    }
+}
+
+#[test]
+fn what_stands_in_for_something_refused_does_not_hide_the_refusal() {
+    let mut bench = Bench::new(Dialect::Incremental);
+    bench.change(EDS, "web", "1");
+    bench.start(EDS, &["web"]);
+    bench.take();
+    bench.change(EDS, "web", "bad");
+    let bad = bench.one();
+    bench.nack(&bad, "web: bad");
+    bench.subscribe(EDS, &["web"], &[]);
+    assert_eq!(bench.take().resources, super::contents(&[("web", "1")]));
+    assert_eq!(bench.session.lags(EDS, "web", NOW), Some(Lag::Rejected));
+    bench.change(EDS, "web", "bad");
+    bench.silent();
+}

@@ -8,7 +8,7 @@ use super::{Contents, Outstanding, TypeState};
 use crate::{
     model::{Revision, limits::quoted},
     xds::{
-        nack::suspects,
+        nack::{named, suspects},
         protocol::{Catalog, Nack, Now, Verdict},
         resource::Version,
     },
@@ -41,11 +41,12 @@ impl TypeState {
                 match outstanding.contents {
                     Contents::Full(_) => self.held.accept_offer(follows),
                     Contents::Listed(contents) => {
-                        let kept = contents.into_iter().filter(|(name, _)| follows(name));
+                        let kept = contents.into_iter().filter(|(name, resource)| resource.is_none() || follows(name));
                         kept.for_each(|(name, resource)| self.held.accept(&name, resource));
                     }
                 }
             }
+            self.keep_what_was_dropped_and_named_again();
             self.status.acked_at = Some(now.unix);
             self.status.rejected = false;
             if self.outstanding.is_empty() {
@@ -54,12 +55,26 @@ impl TypeState {
             return Some(Verdict::Ack(since.map(|since| now.at.saturating_duration_since(since))));
         };
         let outstanding = self.outstanding.remove(position)?;
-        self.refused(outstanding, message, now);
+        self.refused(outstanding, message, now, catalog);
         Some(Verdict::Nack)
     }
 
-    fn refused(&mut self, outstanding: Outstanding, message: &str, now: Now) {
+    /// A name that was dropped and is wanted again, and came by a response that was on its way all the time: the client
+    /// has it after all.
+    fn keep_what_was_dropped_and_named_again(&mut self) {
+        let leaving = self.held.leaving();
+        let removed = if leaving.is_empty() { HashSet::new() } else { self.being_removed() };
+        for (name, acked) in leaving {
+            if !removed.contains(&name) {
+                self.held.set_sent(&name, Some(acked));
+                self.dirty.entry(name).or_default();
+            }
+        }
+    }
+
+    fn refused(&mut self, outstanding: Outstanding, message: &str, now: Now, catalog: &dyn Catalog) {
         let message = quoted(message, MAX_NACK_BYTES);
+        let spoiled = outstanding.spoiled.unwrap_or_default();
         let (withdrawn, contents) = match outstanding.contents {
             Contents::Listed(contents) => (false, contents),
             Contents::Full(full) => {
@@ -69,14 +84,23 @@ impl TypeState {
                 (true, sent.chain(missing).collect())
             }
         };
-        let suspects = suspects(&message, contents.iter().map(|(name, _)| name));
+        let changed = || contents.iter().map(|(name, _)| name);
+        let suspects = match named(&message, spoiled.iter()) {
+            // It is refused for what another was refused for, which went again with it.
+            spoiled if !spoiled.is_empty() && named(&message, changed()).is_empty() => spoiled,
+            _ => suspects(&message, changed()),
+        };
+        for later in self.outstanding.iter_mut().filter(|later| later.nonce > outstanding.nonce) {
+            later.spoiled.iter_mut().for_each(|spoiled| spoiled.extend(suspects.iter().cloned()));
+        }
         let at_fault: HashSet<&Arc<str>> = suspects.iter().collect();
         for (name, resource) in &contents {
             let (version, sent) = (resource.as_ref().map(|resource| resource.version), self.held.sent(name));
+            let named = self.subscription.names().contains(name);
+            let by_wildcard = || version.is_none() || catalog.in_wildcard(self.kind, name);
+            let wanted = named || (self.subscription.is_wildcard() && by_wildcard());
             // Something newer may be on its way already, or it is not wanted any more.
-            if self.subscription.follows(name)
-                && sent.map(|resource| resource.version) == if withdrawn { None } else { version }
-            {
+            if wanted && sent.map(|resource| resource.version) == if withdrawn { None } else { version } {
                 self.refused_one(name, version, at_fault.contains(name), outstanding.revision);
             }
         }

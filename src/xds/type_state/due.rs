@@ -89,7 +89,9 @@ impl TypeState {
             self.asked.extend(self.subscription.names().iter().cloned());
             names.extend(self.asked.iter().map(|name| (name.clone(), Revision(0))));
         }
-        if merging != Some(true) {
+        // A full set that goes for what is newly asked for takes the rest along: it would hold it as it was.
+        let is_set = others.dialect() == Dialect::StateOfTheWorld && self.kind.is_full_set();
+        if merging != Some(true) || is_set {
             for (name, revision) in std::mem::take(&mut self.dirty) {
                 names.entry(name).or_insert(revision);
             }
@@ -270,7 +272,8 @@ impl TypeState {
             }
             // Envoy would take it from its filters at once, and fail their requests: it goes when nobody names it.
             None if kind == ResourceType::ExtensionConfig && sent.is_some() && !asked => Step::of(Action::Nothing),
-            None if sent.is_some() => Step { waits: others.is_in_use(kind, name), action: Action::Remove },
+            // What the client asks about, or has dropped itself, is answered at once.
+            None if sent.is_some() => Step { waits: !asked && others.is_in_use(kind, name), action: Action::Remove },
             None if asked => Step::of(Action::Remove),
             None => Step::of(Action::Nothing),
         }

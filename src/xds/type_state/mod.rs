@@ -15,7 +15,7 @@ pub(super) use self::due::Batch;
 use self::sending::{Contents, Outstanding};
 use super::{
     held::Held,
-    protocol::{ACK_PATIENCE, Dialect, Now, STEP_PATIENCE, TypeStatus},
+    protocol::{ACK_PATIENCE, Catalog, Dialect, Now, STEP_PATIENCE, TypeStatus},
     resource::Resource,
     resume::Claim,
     subscription::{Changed, Subscription},
@@ -172,7 +172,7 @@ impl TypeState {
 
     /// Whether the client has it, and it is not on its way out.
     pub(super) fn has_acked(&self, name: &str) -> bool {
-        self.held.acked(name).is_some() && self.held.sent(name).is_some()
+        self.held.has(name)
     }
 
     pub(super) fn has_sent(&self, name: &str) -> bool {
@@ -180,18 +180,26 @@ impl TypeState {
     }
 
     /// What the client's request changed of the subscription.
-    pub(super) fn subscribe(&mut self, changed: &Changed, dialect: Dialect) {
+    pub(super) fn subscribe(&mut self, changed: &Changed, dialect: Dialect, catalog: &dyn Catalog) {
+        if changed.wildcard_ended || !changed.removed.is_empty() {
+            // It has thrown away what it dropped, even if it asks for that again in a moment.
+            self.claim = self.claim.take().and_then(|claim| claim.kept(&self.subscription));
+        }
         for name in &changed.removed {
             self.asked.remove(name);
-            match dialect {
-                // The wildcard may still hold it: say how it stands now.
-                Dialect::Incremental if self.subscription.is_wildcard() => {
-                    self.asked.insert(name.clone());
-                }
-                _ if self.subscription.is_wildcard() => {
-                    self.dirty.entry(name.clone()).or_default();
-                }
-                _ => self.forget(name),
+            if !self.subscription.is_wildcard() {
+                self.forget(name);
+                continue;
+            }
+            let stays = catalog.in_wildcard(self.kind, name);
+            if !stays {
+                self.held.forgive(name);
+            }
+            // How it stands now is to be said; in the state of the world the full set says it, if that is another.
+            if stays && dialect == Dialect::StateOfTheWorld {
+                self.dirty.entry(name.clone()).or_default();
+            } else {
+                self.asked.insert(name.clone());
             }
         }
         if changed.wildcard_ended {

@@ -16,6 +16,7 @@ use crate::{
     },
 };
 
+/// Responses on their way that are remembered one by one. A client that has so many to answer is sent no more until it
 /// answers or patience ends; then older ones are remembered together.
 pub(super) const MAX_OUTSTANDING: usize = 8;
 
@@ -38,9 +39,19 @@ pub(super) struct Outstanding {
     /// Of the oldest change in it.
     pub(super) revision: Revision,
     pub(super) contents: Contents,
+    /// A full set has beside its changes what went before: of that, what was refused since.
+    pub(super) spoiled: Option<Vec<Arc<str>>>,
 }
 
 impl Outstanding {
+    fn removed(&self) -> impl Iterator<Item = &Arc<str>> {
+        let contents = match &self.contents {
+            Contents::Full(_) => &[],
+            Contents::Listed(contents) => &contents[..],
+        };
+        contents.iter().filter(|(_, resource)| resource.is_none()).map(|(name, _)| name)
+    }
+
     /// Remembers an older one with it: whoever accepts this has taken both.
     fn absorb(&mut self, older: Self) {
         let (Contents::Listed(newer), Contents::Listed(older_contents)) = (&mut self.contents, older.contents) else {
@@ -86,7 +97,8 @@ impl TypeState {
         self.last_nonce = nonce;
         self.schedule_heartbeat(&contents, now, others);
         let revision = revision.unwrap_or_default();
-        self.remember(Outstanding { nonce, version, sent_at: now.at, since, revision, contents });
+        let spoiled = is_set.then(Vec::new);
+        self.remember(Outstanding { nonce, version, sent_at: now.at, since, revision, contents, spoiled });
         Response { kind: Some(self.kind), chunks, overdue }
     }
 
@@ -103,6 +115,11 @@ impl TypeState {
         {
             next.absorb(older);
         }
+    }
+
+    /// The names whose removal is on its way.
+    pub(super) fn being_removed(&self) -> HashSet<Arc<str>> {
+        self.outstanding.iter().flat_map(Outstanding::removed).cloned().collect()
     }
 
     /// What is to be said of names of which there is nothing. Before these are taken for sent.
@@ -122,9 +139,11 @@ impl TypeState {
     ) -> Vec<(Arc<str>, Option<Arc<Resource>>)> {
         let changed = changed.into_iter().map(|(name, resource)| (name, Some(resource)));
         let contents: Vec<_> = changed.chain(removed.into_iter().map(|name| (name, None))).collect();
+        let come_back = contents.iter().any(|(name, resource)| resource.is_some() && self.held.is_leaving(name));
+        let removed = if come_back { self.being_removed() } else { HashSet::new() };
         for (name, resource) in &contents {
-            if resource.is_some() {
-                self.held.comes_back(name);
+            if resource.is_some() && removed.contains(name) {
+                self.held.return_to(name);
             }
             self.held.set_sent(name, resource.clone());
         }
