@@ -89,10 +89,7 @@ async fn each_resource_is_told_with_its_version_and_state() {
         assert_eq!(told, expected);
         let endpoints = config(&convoy, face, "endpoints", "web").await;
         let [web] = endpoints.as_slice() else { panic!("one: {endpoints:?}") };
-        assert_eq!(
-            (&web["version_acked"], &web["resource"]["@type"]),
-            (&web["version_sent"], &json!(ENDPOINT.type_url()))
-        );
+        assert_eq!((&web["version_acked"], &web["resource"]["cluster_name"]), (&web["version_sent"], &json!("web")));
     }
     weigh(&convoy, "web", 2).await;
     let pushed = stream.next().await;
