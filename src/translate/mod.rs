@@ -78,6 +78,8 @@ pub struct Built {
     /// How long a client may keep it without hearing of it again. On nothing that is generated: Envoy would empty the
     /// mesh while Convoy is away.
     pub ttl: Option<std::time::Duration>,
+    /// Somebody wrote it: it may lead to clusters that the client has of its own.
+    pub raw: bool,
     /// Whose it is: only who may see that service may see it.
     pub service: Option<(ServiceKey, Exports)>,
 }

@@ -31,7 +31,7 @@ pub(super) fn build(key: &ResourceKey, snapshot: &Snapshot) -> Option<Built> {
         return None;
     }
     let bytes = raw.bytes.to_vec();
-    Some(Built { clusters: clusters(key.kind, &bytes), bytes, ttl: raw.ttl, service: None })
+    Some(Built { clusters: clusters(key.kind, &bytes), bytes, ttl: raw.ttl, raw: true, service: None })
 }
 
 /// The clusters that a resource sends traffic to, as far as they are named in plain.

@@ -39,6 +39,8 @@ pub struct Resource {
     pub version: Version,
     /// The clusters that it sends traffic to.
     pub clusters: Vec<Arc<str>>,
+    /// Somebody wrote it: it may lead to clusters that the client has of its own.
+    pub raw: bool,
     /// When this content was first seen.
     pub since: Instant,
     /// How long a client may keep it without hearing of it again.
@@ -69,14 +71,14 @@ impl Resource {
         let incremental = Bytes::from(element);
         let state_of_the_world = incremental.slice(incremental.len() - tail..);
         let (since, clusters, ttl) = (Instant::now(), built.clusters, built.ttl);
-        Self { kind, name, version, clusters, since, ttl, incremental, state_of_the_world }
+        Self { kind, name, version, clusters, raw: built.raw, since, ttl, incremental, state_of_the_world }
     }
 
     /// One that a client says that it has, in a version that Convoy has not: nothing else is known of it.
     pub fn of_version(kind: ResourceType, name: Arc<str>, version: Version) -> Self {
         let (clusters, ttl) = (Vec::new(), None);
         let (incremental, state_of_the_world) = (Bytes::new(), Bytes::new());
-        Self { kind, name, version, clusters, since: Instant::now(), ttl, incremental, state_of_the_world }
+        Self { kind, name, version, clusters, raw: false, since: Instant::now(), ttl, incremental, state_of_the_world }
     }
 
     /// Whether its content is known, and not only its version.

@@ -292,9 +292,10 @@ impl Session {
     }
 
     /// Whether a resource must wait: it sends traffic to clusters that the client has not ACKed.
-    pub(super) fn waits_for_clusters(&self, resource: &Resource) -> bool {
+    pub(super) fn waits_for_clusters(&self, resource: &Resource, catalog: &dyn Catalog) -> bool {
         let Some(clusters) = self.state(ResourceType::Cluster) else { return false };
-        self.has_all_clusters() && !resource.clusters.iter().all(|name| clusters.has_acked(name))
+        let own = |name| resource.raw && catalog.get(ResourceType::Cluster, name).is_none();
+        self.has_all_clusters() && !resource.clusters.iter().all(|name| clusters.has_acked(name) || own(name))
     }
 
     /// Whether something gone must stay: a route still leads to it, or the cluster whose endpoints it is.

@@ -242,3 +242,39 @@ fn patience_with_a_route_that_was_dropped_is_not_that_with_the_next() {
         assert_eq!(bench.take().resources, contents(&[("second", "1")]), "{dialect:?}");
     }
 }
+
+#[test]
+fn endpoints_of_a_deleted_service_are_held_until_its_cluster_has_gone() {
+    for dialect in BOTH {
+        let mut bench = settled(dialect);
+        bench.remove(EDS, "b");
+        bench.remove(CDS, "b");
+        bench.silent();
+        // It may still send requests there.
+        assert!(bench.session.lags(EDS, "b", Revision(1)).is_some(), "{dialect:?}");
+        bench.shelf.put_leading_to(RDS, "route", "2", &["a"]);
+        bench.session.mark_dirty(RDS, "route".into(), Revision(1));
+        assert_eq!(bench.take().kind, Some(RDS), "{dialect:?}");
+        assert_eq!(bench.take().kind, Some(CDS), "{dialect:?}");
+        while let Some(seen) = bench.poll() {
+            bench.ack(&seen);
+        }
+        assert_eq!(bench.session.lags(EDS, "b", Revision(1)), None, "{dialect:?}");
+    }
+}
+
+#[test]
+fn a_written_route_does_not_wait_for_clusters_that_are_the_clients_own() {
+    for dialect in BOTH {
+        let mut bench = settled(dialect);
+        let built = Built {
+            bytes: b"route=mine".to_vec(),
+            clusters: vec!["a".into(), "of the bootstrap".into()],
+            raw: true,
+            ..Built::default()
+        };
+        bench.shelf.0.insert((RDS, "route".into()), Arc::new(Resource::new(RDS, "route".into(), built)));
+        bench.session.mark_dirty(RDS, "route".into(), Revision(1));
+        assert_eq!(bench.take().resources, contents(&[("route", "mine")]), "{dialect:?}");
+    }
+}

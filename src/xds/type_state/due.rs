@@ -262,11 +262,14 @@ impl TypeState {
                 }
             }
             Some(resource) if asked || sent != Some(resource.version) => {
-                Step { waits: others.waits_for_clusters(&resource), action: Action::Send(resource) }
+                Step { waits: others.waits_for_clusters(&resource, catalog), action: Action::Send(resource) }
             }
             Some(_) => Step::of(Action::Nothing),
             None if readiness < Readiness::Ready && named => Step::of(Action::Wait),
-            None if !can_remove => Step::of(Action::Nothing),
+            // Nothing can be said, and the client has it until what leads to it has gone.
+            None if !can_remove => {
+                Step { waits: sent.is_some() && others.is_in_use(kind, name), action: Action::Nothing }
+            }
             // Envoy would take it from its filters at once, and fail their requests: it goes when nobody names it.
             None if kind == ResourceType::ExtensionConfig && sent.is_some() && !asked => Step::of(Action::Nothing),
             // What the client asks about, or has dropped itself, is answered at once.
