@@ -6,6 +6,7 @@ use convoy_client::{
     Client, Protocol, Watch,
     proto::{ListInstancesRequest, PutServiceRequest, ServicePort, WatchEvent, WatchKind, WatchRequest},
 };
+use hyper::Method;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -90,6 +91,23 @@ impl Convoy {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "convoy {}: {}: {errors}", arguments.join(" "), output.status);
         String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// A call of the HTTP API that succeeds: its answer.
+    pub async fn call(&self, method: Method, path: &str, body: &Value) -> Value {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let answer = Connection::new(self.http).send(method, "convoy", path, body).await.expect("an answer");
+        assert!(answer.status.is_success(), "{path}: {answer:?}");
+        answer.json()
+    }
+
+    /// Puts a resource of the user's own; `to` is its type and name, and a query if it has one.
+    pub async fn put_resource(&self, to: &str, resource: &Value) {
+        self.call(Method::PUT, &format!("/v1/resources/{to}"), resource).await;
+    }
+
+    pub async fn delete_resource(&self, to: &str) {
+        self.call(Method::DELETE, &format!("/v1/resources/{to}"), &Value::Null).await;
     }
 
     /// `GET /v1/proxies`, of one node: none before it has connected.

@@ -57,6 +57,14 @@ impl Envoy {
         envoy
     }
 
+    /// One with a word more in its node's metadata, over the bootstrap.
+    pub async fn start_with_metadata(convoy: &Convoy, dialect: &str, name: &str, value: &str) -> Self {
+        let node = serde_json::json!({ "node": { "metadata": { name: value } } }).to_string();
+        let envoy = Self::run(convoy, &[dialect], free_address(), &["--config-yaml", &node]).await;
+        envoy.serves().await;
+        envoy
+    }
+
     /// Starts one with arguments for the bootstrap, and waits until its admin interface answers.
     pub async fn launch(convoy: &Convoy, arguments: &[&str], outbound: SocketAddr) -> Self {
         Self::run(convoy, arguments, outbound, &[]).await

@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper::{HeaderMap, Request, StatusCode, body::Incoming, client::conn::http1::SendRequest};
+use http_body_util::{BodyExt, Full};
+use hyper::{HeaderMap, Method, Request, StatusCode, body::Incoming, client::conn::http1::SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+
+use crate::wait::{PATIENCE, until};
 
 #[derive(Debug)]
 pub struct Answer {
@@ -28,7 +30,7 @@ impl Answer {
 #[derive(Debug)]
 pub struct Connection {
     server: SocketAddr,
-    open: Option<SendRequest<Empty<Bytes>>>,
+    open: Option<SendRequest<Full<Bytes>>>,
 }
 
 impl Connection {
@@ -38,7 +40,19 @@ impl Connection {
 
     /// `GET path`, at `host` whatever the server's address is. After an error the next request has a new connection.
     pub async fn get(&mut self, host: &str, path: &str) -> Result<Answer, String> {
-        let request = Request::get(path).header("host", host).body(Empty::new()).expect("a valid request");
+        self.send(Method::GET, host, path, Bytes::new()).await
+    }
+
+    /// As [`get`](Self::get), with any method and a body.
+    pub async fn send(
+        &mut self,
+        method: Method,
+        host: &str,
+        path: &str,
+        body: impl Into<Bytes>,
+    ) -> Result<Answer, String> {
+        let request = Request::builder().method(method).uri(path).header("host", host);
+        let request = request.body(Full::new(body.into())).expect("a valid request");
         let mut open = match self.open.take().filter(|open| !open.is_closed()) {
             Some(open) => open,
             None => self.connect().await.map_err(|error| format!("cannot connect to {}: {error}", self.server))?,
@@ -53,7 +67,7 @@ impl Connection {
         Ok(answer)
     }
 
-    async fn connect(&self) -> Result<SendRequest<Empty<Bytes>>, Box<dyn std::error::Error + Send + Sync>> {
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Box<dyn std::error::Error + Send + Sync>> {
         let stream = TcpStream::connect(self.server).await?;
         stream.set_nodelay(true)?;
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -68,4 +82,13 @@ async fn read(response: hyper::Response<Incoming>) -> Result<Answer, hyper::Erro
     let body = body.collect().await?.to_bytes();
     let body = String::from_utf8_lossy(&body).into_owned();
     Ok(Answer { status: parts.status, headers: parts.headers, body })
+}
+
+/// Asks until a host is answered as wanted, by the body.
+pub async fn leads(connection: &mut Connection, host: &str, expected: &str) {
+    until(&format!("{host} leads to {expected:?}"), PATIENCE, async || {
+        let answer = connection.get(host, "/").await?;
+        if answer.body == expected { Ok(()) } else { Err(format!("{answer:?}")) }
+    })
+    .await;
 }

@@ -15,12 +15,14 @@ mod machine;
 mod python;
 mod times;
 mod wait;
+mod written;
 
 mod barrier;
 mod crash;
 mod golden;
 mod hosts;
 mod nack;
+mod overrides;
 mod propagation;
 mod proxyless;
 mod raw;

@@ -55,7 +55,7 @@ async fn a_refused_listener_is_shown_and_holds_nothing_else_up() {
     }
 }
 
-fn of_type(proxy: &Value, kind: &str) -> Value {
+pub fn of_type(proxy: &Value, kind: &str) -> Value {
     let types = proxy["types"].as_array().cloned().unwrap_or_default();
     types.into_iter().find(|of| of["type"] == kind).unwrap_or_default()
 }

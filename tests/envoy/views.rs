@@ -8,18 +8,10 @@ use crate::{
     agents::{Backend, registration},
     convoy::Convoy,
     envoy::{DELTA, Envoy, SOTW},
-    http::Connection,
+    http::{Connection, leads},
     machine::{self, free_address},
     wait::{PATIENCE, until},
 };
-
-async fn leads(connection: &mut Connection, host: &str, expected: &str) {
-    until(&format!("{host} leads to {expected:?}"), PATIENCE, async || {
-        let answer = connection.get(host, "/").await?;
-        if answer.body == expected { Ok(()) } else { Err(format!("{answer:?}")) }
-    })
-    .await;
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_of_another_namespace_is_reached_while_it_is_exported() {
