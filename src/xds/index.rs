@@ -2,7 +2,7 @@
 //! that ask for the same names. So a thousand names that ten thousand proxies ask for are a thousand entries.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -18,7 +18,7 @@ use crate::model::{ResourceType, Revision};
 #[derive(Debug, Default)]
 pub struct News {
     /// And since which revision.
-    pub names: BTreeMap<(ResourceType, Arc<str>), Revision>,
+    pub names: HashMap<(ResourceType, Arc<str>), Revision>,
     /// Which raw resources are meant for it, since a revision.
     pub selection: Option<Revision>,
     /// Something that concerns everybody: how ready Convoy is, or that it stops.
