@@ -22,6 +22,7 @@ mod crash;
 mod golden;
 mod hosts;
 mod nack;
+mod on_demand;
 mod overrides;
 mod propagation;
 mod proxyless;
