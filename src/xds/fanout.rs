@@ -21,6 +21,7 @@ const FIRST_REGISTRATION_GRACE: Duration = Duration::from_secs(1);
 pub async fn run(cache: Arc<Cache>) {
     let mut definitions = Definitions::default();
     let mut routes_at = Instant::now();
+    let mut last_took = Duration::ZERO;
     // Since which revision.
     let mut routes_due: Option<Revision> = None;
     let mut published = cache.registry().published();
@@ -46,10 +47,18 @@ pub async fn run(cache: Arc<Cache>) {
         let begun = Instant::now();
         if let Some(since) = routes_due.filter(|_| begun >= routes_at) {
             cache.definitions_changed(since);
-            routes_at = Instant::now() + ROUTES_INTERVAL.max(begun.elapsed() * ROUTES_SHARE);
+            let took = begun.elapsed();
+            routes_at = Instant::now() + pause(took, last_took);
+            last_took = took;
             routes_due = None;
         }
     }
+}
+
+/// How long no routes are rebuilt after a rebuild, by what it and the one before took. Many routes take their time twice
+/// in a row; a thread that had to wait for a processor has not been working, and is not to be charged tenfold.
+fn pause(took: Duration, before: Duration) -> Duration {
+    ROUTES_INTERVAL.max(took.min(before) * ROUTES_SHARE)
 }
 
 /// Touches what is made of what has changed, which is since a revision.
@@ -95,4 +104,23 @@ pub async fn settle(cache: Arc<Cache>, window: Duration) {
     sleep_until(end).await;
     cache.set_readiness(Readiness::Ready);
     tracing::info!(leases = cache.registry().leases(), "settled: what is not registered now is gone");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_rest_by_what_they_cost_and_not_for_one_stall() {
+        let ms = Duration::from_millis;
+        for (took, before, rests) in [
+            (ms(0), ms(0), ROUTES_INTERVAL),
+            (ms(1), ms(1), ROUTES_INTERVAL),
+            (ms(90), ms(1), ROUTES_INTERVAL),
+            (ms(1), ms(90), ROUTES_INTERVAL),
+            (ms(20), ms(30), ms(200)),
+        ] {
+            assert_eq!(pause(took, before), rests, "{took:?} after {before:?}");
+        }
+    }
 }
