@@ -8,6 +8,7 @@
 
 mod agents;
 mod convoy;
+mod dump;
 mod envoy;
 mod http;
 mod load;
@@ -19,6 +20,7 @@ mod written;
 
 mod barrier;
 mod crash;
+mod drift;
 mod golden;
 mod hosts;
 mod nack;
