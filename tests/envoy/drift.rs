@@ -120,7 +120,7 @@ async fn said(convoy: &Convoy) -> Held {
     let mut said = Held::default();
     for service in services.iter().filter(|service| is_seen(service)) {
         let (namespace, name) = (service.namespace.clone(), service.name.clone());
-        let request = ListInstancesRequest { namespace, service: name, ..Default::default() };
+        let request = ListInstancesRequest { namespace, service: name };
         let instances = client.list_instances(request).await.expect("an answer").instances;
         for port in &service.ports {
             add(service, port, &instances, &mut said);
