@@ -3,84 +3,19 @@
 use std::{env, path::PathBuf};
 
 use prost::Message;
+use prost_types::{
+    FieldDescriptorProto,
+    field_descriptor_proto::{Label, Type},
+};
 
 const FILES: [&str; 4] =
     ["convoy/v1/types.proto", "convoy/v1/registry.proto", "convoy/v1/proxies.proto", "convoy/v1/resources.proto"];
-const DURATIONS: [&str; 14] = [
-    "Sla.latency_p50",
-    "Sla.latency_p99",
-    "Lease.ttl",
-    "Lease.heartbeat_interval",
-    "Service.drain_time",
-    "RegisterRequest.ttl",
-    "DrainRequest.drain_time",
-    "DrainRequest.wait",
-    "DrainResponse.drain_time",
-    "Barrier.waited",
-    "PutServiceRequest.drain_time",
-    "WaitForConvergenceRequest.timeout",
-    "Resource.ttl",
-    "PutResourceRequest.ttl",
-];
-const TIMES: [&str; 8] = [
-    "Health.since",
-    "Instance.registered_at",
-    "Proxy.connected_at",
-    "Proxy.left_at",
-    "ProxyType.acked_at",
-    "Nack.at",
-    "Laggard.connected_at",
-    "MissingProxy.left_at",
-];
-const ANYS: [&str; 1] = ["ProxyResource.resource"];
-const ENUMS: [(&str, &str); 12] = [
-    ("Port.protocol", "Protocol"),
-    ("ServicePort.protocol", "Protocol"),
-    ("Health.verdict", "Verdict"),
-    ("LeaseStatus.outcome", "LeaseOutcome"),
-    ("WatchEvent.kind", "WatchKind"),
-    ("WatchEvent.cause", "RemovalCause"),
-    ("Proxy.dialect", "Dialect"),
-    ("Proxy.sync", "SyncState"),
-    ("ProxyType.sync", "SyncState"),
-    ("ProxyResource.sync", "SyncState"),
-    ("Barrier.outcome", "BarrierOutcome"),
-    ("MissingProxy.reason", "MissingReason"),
-];
-/// What is left out of JSON when absent.
-const OPTIONAL: [&str; 31] = [
-    "Registration.weight",
-    "Registration.ready",
-    "Registration.locality",
-    "Registration.sla",
-    "Sla.throughput_rps",
-    "Sla.cost_per_request",
-    "Load.cpu",
-    "Load.memory",
-    "Load.queue_depth",
-    "Load.in_flight",
-    "Instance.health",
-    "Instance.locality",
-    "Instance.sla",
-    "Instance.load",
-    "RegisterRequest.incarnation",
-    "RegisterResponse.lease",
-    "LeaseHeartbeat.load",
-    "LeaseStatus.lease",
-    "DeregisterRequest.incarnation",
-    "DrainRequest.incarnation",
-    "DrainResponse.instance",
-    "DrainResponse.barrier",
-    "PutServiceRequest.export_to",
-    "PutServiceResponse.service",
-    "WatchEvent.instance",
-    "Proxy.locality",
-    "Proxy.synced_revision",
-    "ProxyType.last_nack",
-    "ProxyType.synced_revision",
-    "GetConvergenceRequest.revision",
-    "WaitForConvergenceRequest.revision",
-];
+/// Messages of others' APIs, shown as JSON.
+const ANYS: [&str; 1] = [".convoy.v1.ProxyResource.resource"];
+/// Messages of others' APIs that have no JSON here; see `Resource.body`.
+const HIDDEN: [&str; 2] = [".convoy.v1.Resource.body", ".convoy.v1.PutResourceRequest.body"];
+/// Enums that are left out when unspecified: only a removal has a cause.
+const OPTIONAL_ENUMS: [&str; 1] = [".convoy.v1.WatchEvent.cause"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=../proto");
@@ -92,36 +27,46 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .btree_map(".")
         .message_attribute(".", "#[derive(serde::Serialize, serde::Deserialize)]")
         .message_attribute(".", "#[serde(default, deny_unknown_fields)]");
-    for field in DURATIONS {
-        let with = "#[serde(with = \"crate::json::duration\", skip_serializing_if = \"Option::is_none\")]";
-        config = config.field_attribute(format!(".convoy.v1.{field}"), with);
-    }
-    for field in TIMES {
-        let with = "#[serde(with = \"crate::json::time\", skip_serializing_if = \"Option::is_none\")]";
-        config = config.field_attribute(format!(".convoy.v1.{field}"), with);
-    }
-    for field in ANYS {
-        let with = "#[serde(with = \"crate::json::any\", skip_serializing_if = \"Option::is_none\")]";
-        config = config.field_attribute(format!(".convoy.v1.{field}"), with);
-    }
-    for (field, name) in ENUMS {
-        let with = format!(
-            "#[serde(serialize_with = \"crate::json::write_enum::<{name}, _>\", \
-             deserialize_with = \"crate::json::read_enum::<{name}, _>\")]"
-        );
-        config = config.field_attribute(format!(".convoy.v1.{field}"), with);
-    }
-    // A message of another's API has no JSON here; see `Resource.body`.
-    for field in ["Resource.body", "PutResourceRequest.body"] {
-        config = config.field_attribute(format!(".convoy.v1.{field}"), "#[serde(skip)]");
-    }
-    // Only a removal has a cause.
-    let skip = "#[serde(skip_serializing_if = \"crate::json::is_unspecified\")]";
-    config = config.field_attribute(".convoy.v1.WatchEvent.cause", skip);
-    for field in OPTIONAL {
-        config = config
-            .field_attribute(format!(".convoy.v1.{field}"), "#[serde(skip_serializing_if = \"Option::is_none\")]");
+    for file in descriptors.file.iter().filter(|file| file.package() == "convoy.v1") {
+        for message in &file.message_type {
+            for field in &message.field {
+                let path = format!(".convoy.v1.{}.{}", message.name(), field.name());
+                for attribute in attributes(&path, field) {
+                    config = config.field_attribute(&path, format!("#[serde({attribute})]"));
+                }
+            }
+        }
     }
     config.compile_fds(descriptors)?;
     Ok(())
+}
+
+/// How a field stands in JSON. What is absent is left out.
+fn attributes(path: &str, field: &FieldDescriptorProto) -> Vec<String> {
+    let absent = || "skip_serializing_if = \"Option::is_none\"".to_owned();
+    let with = |module: &str| vec![format!("with = \"crate::json::{module}\""), absent()];
+    if field.label() == Label::Repeated {
+        return Vec::new();
+    }
+    match (field.r#type(), field.type_name()) {
+        _ if HIDDEN.contains(&path) => vec!["skip".into()],
+        _ if ANYS.contains(&path) => with("any"),
+        (_, ".google.protobuf.Duration") => with("duration"),
+        (_, ".google.protobuf.Timestamp") => with("time"),
+        (Type::Enum, name) => {
+            let name = name.trim_start_matches(".convoy.v1.");
+            let (write, read) = ("crate::json::write_enum", "crate::json::read_enum");
+            let mut attributes = vec![
+                format!("serialize_with = \"{write}::<{name}, _>\""),
+                format!("deserialize_with = \"{read}::<{name}, _>\""),
+            ];
+            if OPTIONAL_ENUMS.contains(&path) {
+                attributes.push("skip_serializing_if = \"crate::json::is_unspecified\"".into());
+            }
+            attributes
+        }
+        (Type::Message, _) => vec![absent()],
+        _ if field.proto3_optional() => vec![absent()],
+        _ => Vec::new(),
+    }
 }
