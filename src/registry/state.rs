@@ -246,8 +246,8 @@ impl State {
             (Key::Instance(key), Some(Record::Tombstone(tombstone))) => {
                 self.forget(&key);
                 self.tombstones_by_age.insert((tombstone.removed_at, key.clone()));
-                self.tombstones.insert(key.clone(), (revision, tombstone));
                 self.remove_instance(&key, revision, tombstone.cause, now, effects);
+                self.tombstones.insert(key, (revision, tombstone));
             }
             (Key::Instance(key), _) => {
                 self.forget(&key);

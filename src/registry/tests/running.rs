@@ -21,7 +21,7 @@ fn start() -> Registry {
 
 async fn register(registry: &Registry, name: &str, host: u8, ttl: u64) -> LeaseId {
     let ttl = Some(Duration::from_secs(ttl));
-    let (_, held) = registry.register(None, ttl, None, vec![(key(name), spec(host))]).await.expect("registered");
+    let (_, held) = registry.register(None, ttl, None, vec![(key(name), spec(host).into())]).await.expect("registered");
     held.lease
 }
 
@@ -188,7 +188,7 @@ async fn commands_at_once_are_carried_out_each_once() {
 #[tokio::test(start_paused = true)]
 async fn a_lease_goes_with_the_last_who_leaves_it_also_when_they_leave_at_once() {
     let registry = start();
-    let instances = (0..20u8).map(|number| (key(&format!("web/{number}")), spec(number))).collect();
+    let instances = (0..20u8).map(|number| (key(&format!("web/{number}")), spec(number).into())).collect();
     let (_, held) = registry.register(None, None, None, instances).await.expect("registered");
     let leave = (0..20).map(|number| registry.deregister(key(&format!("web/{number}")), None));
     futures_util::future::join_all(leave).await.into_iter().for_each(|left| drop(left.expect("deregistered")));
@@ -227,7 +227,7 @@ async fn a_limit_holds_for_those_who_come_at_once() {
     let (registry, _) = Registry::start(Arc::new(store), opened, limits, Arc::new(Metrics::default()));
     let calls = (0..50u8).map(|number| {
         let (registry, key) = (registry.clone(), key(&format!("web/{number}")));
-        async move { registry.register(None, None, None, vec![(key, spec(number))]).await.is_ok() }
+        async move { registry.register(None, None, None, vec![(key, spec(number).into())]).await.is_ok() }
     });
     let outcomes = futures_util::future::join_all(calls).await;
     assert_eq!(outcomes.iter().filter(|registered| **registered).count(), 10);
