@@ -55,6 +55,7 @@ pub fn brake(from: Brake) -> proto::Brake {
         BrakeScope::Zone => proto::BrakeScope::Zone,
         BrakeScope::Intake => proto::BrakeScope::Intake,
         BrakeScope::Checks => proto::BrakeScope::Checks,
+        BrakeScope::Blind => proto::BrakeScope::Blind,
     };
     proto::Brake { scope: scope.into(), since: Some(time(from.since)) }
 }

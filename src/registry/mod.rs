@@ -2,6 +2,7 @@
 //! command would write is worked out beforehand (`plan`); one task (`task`) owns the state and feeds the timers.
 //! Readers take an immutable `Snapshot` and never wait.
 
+pub mod brake;
 pub mod clock;
 pub mod command;
 pub mod lease;

@@ -123,6 +123,8 @@ pub enum EventKind {
 pub struct Event {
     pub kind: EventKind,
     pub revision: Revision,
+    /// As it was before; of a new one nothing.
+    pub before: Option<Versioned<Instance>>,
     /// As it is now; of a removed one, as it was last.
     pub instance: Versioned<Instance>,
 }
@@ -198,6 +200,20 @@ impl State {
 
     pub(super) fn lease(&self, id: LeaseId) -> Option<&LeaseState> {
         self.leases.get(&id)
+    }
+
+    /// The instances of a lease.
+    pub fn members(&self, id: LeaseId) -> impl Iterator<Item = &Versioned<Instance>> {
+        let members = self.leases.get(&id).into_iter().flat_map(|lease| &lease.members);
+        members.filter_map(|key| self.snapshot.instance(key))
+    }
+
+    pub fn lease_ttl(&self, id: LeaseId) -> Option<Duration> {
+        self.leases.get(&id).map(|lease| lease.lease.value.ttl)
+    }
+
+    pub fn lease_count(&self) -> usize {
+        self.leases.len()
     }
 
     pub(super) fn tombstone(&self, key: &InstanceKey) -> Option<&(Revision, Tombstone)> {
@@ -307,7 +323,7 @@ impl State {
         }
         effects.dirty.insert(Dirty::Service(key.service));
         let kind = if before.is_some() { EventKind::Changed } else { EventKind::Added };
-        effects.events.push(Event { kind, revision: instance.revision, instance });
+        effects.events.push(Event { kind, revision: instance.revision, before, instance });
     }
 
     fn remove_instance(
@@ -332,7 +348,8 @@ impl State {
             lease.members.remove(key);
         }
         effects.dirty.insert(Dirty::Service(key.service.clone()));
-        effects.events.push(Event { kind: EventKind::Removed(cause), revision, instance });
+        let before = Some(instance.clone());
+        effects.events.push(Event { kind: EventKind::Removed(cause), revision, before, instance });
     }
 
     fn forget(&mut self, key: &InstanceKey) {
