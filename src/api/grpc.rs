@@ -5,6 +5,7 @@ use std::{net::IpAddr, pin::Pin};
 use axum::middleware::map_response;
 use convoy_client::proto::{
     self,
+    explain_server::{Explain, ExplainServer},
     proxies_server::{Proxies, ProxiesServer},
     registry_server::{Registry, RegistryServer},
     resources_server::ResourcesServer,
@@ -35,6 +36,7 @@ pub async fn routes(api: Api, stopping: watch::Receiver<bool>) -> anyhow::Result
     let routes = Routes::default()
         .add_service(RegistryServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(ProxiesServer::new(shell.clone()).max_decoding_message_size(limit))
+        .add_service(ExplainServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(ResourcesServer::new(shell).max_decoding_message_size(limit))
         .add_service(health_service)
         .add_service(reflection);
@@ -173,6 +175,16 @@ impl Registry for Shell {
     async fn watch(&self, request: Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let events = self.api.watch(request.get_ref())?;
         Ok(Response::new(self.until_stopped(events.map(Ok))))
+    }
+}
+
+#[tonic::async_trait]
+impl Explain for Shell {
+    async fn explain_instance(
+        &self,
+        request: Request<proto::ExplainInstanceRequest>,
+    ) -> Result<Response<proto::Explanation>, Status> {
+        Ok(Response::new(self.api.explain_instance(request.get_ref())?))
     }
 }
 

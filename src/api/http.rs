@@ -41,6 +41,7 @@ pub fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
     Router::new()
         .route(&instance, put(put_instance).get(get_instance).delete(delete_instance))
         .route(&format!("{instance}/drain"), post(drain))
+        .route(&format!("{instance}/explain"), get(explain_instance))
         .route(&format!("{instance}/override"), put(set_override).delete(clear_override))
         .route(&format!("{service}/instances"), get(list_instances))
         .route(service, get(get_service).put(put_service).delete(delete_service))
@@ -242,6 +243,21 @@ async fn clear_override(
 ) -> Answer<proto::SetOverrideResponse> {
     let request = proto::SetOverrideRequest { namespace, service, id, ..Default::default() };
     shell.api.set_override(request).await.map(Json)
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ExplainQuery {
+    proxy: String,
+}
+
+async fn explain_instance(
+    State(shell): Shared,
+    At(InstancePath { namespace, service, id }): At<InstancePath>,
+    query: Result<Query<ExplainQuery>, QueryError>,
+) -> Answer<proto::Explanation> {
+    let proxy = parsed(query)?.proxy;
+    shell.api.explain_instance(&proto::ExplainInstanceRequest { namespace, service, id, proxy }).map(Json)
 }
 
 async fn list_instances(State(shell): Shared, At(path): At<ServicePath>) -> Answer<proto::ListInstancesResponse> {

@@ -2,6 +2,7 @@
 //! same names, limits and errors (`error`).
 
 pub mod error;
+mod explain;
 pub mod grpc;
 pub mod http;
 mod proxies;
