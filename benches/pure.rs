@@ -1,10 +1,10 @@
 //! The pure parts: translating one service, and a session's step. `cargo bench --bench pure`.
 
-use std::{collections::BTreeMap, hint::black_box, sync::Arc, time::Duration};
+use std::{hint::black_box, sync::Arc, time::Duration};
 
 use convoy::{
     model::{
-        Exports, Incarnation, Instance, InstanceSpec, Lease, LeaseId, Port, PortName, Protocol, Revision, Service,
+        Incarnation, Instance, InstanceSpec, Labels, Lease, LeaseId, Port, PortName, Protocol, Revision, Service,
         ServicePort, Sla, UnixMillis, parse,
     },
     registry::state::{Snapshot, State},
@@ -22,12 +22,8 @@ use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 /// One service with so many instances.
 fn service(instances: u32) -> Snapshot {
     let port = PortName::parse("port", "http").expect("a label");
-    let definition = Service {
-        default_port: port.clone(),
-        ports: [(port.clone(), ServicePort { protocol: Protocol::Http, number: 80 })].into(),
-        drain_time: Duration::from_secs(15),
-        exports: Exports::default(),
-    };
+    let ports = [(port.clone(), ServicePort { protocol: Protocol::Http, number: 80 })].into();
+    let definition = Service { ports, ..Service::new(port.clone()) };
     let key = parse::service_key("", "web").expect("a key");
     let lease = Lease { ttl: Duration::from_secs(30), incarnation: Incarnation(1) };
     let mut records = vec![
@@ -37,25 +33,19 @@ fn service(instances: u32) -> Snapshot {
     for number in 0..instances {
         let key = parse::instance_key("", "web", &format!("web-{number}")).expect("a key");
         let [_, a, b, c] = number.to_be_bytes();
-        let instance = Instance {
-            key: key.clone(),
-            incarnation: Incarnation(1),
-            lease: LeaseId(1),
-            spec: InstanceSpec {
-                address: [10, a, b, c].into(),
-                ports: vec![Port { name: port.clone(), number: 80, protocol: Protocol::Http }],
-                weight: 100,
-                ready: true,
-                labels: BTreeMap::new(),
-                capabilities: Vec::new(),
-                locality: Arc::default(),
-                sla: Sla::default(),
-            },
-            registered_at: UnixMillis(1),
-            was_ready: true,
-            health_since: UnixMillis(1),
-            drain: None,
+        let spec = InstanceSpec {
+            address: [10, a, b, c].into(),
+            ports: vec![Port { name: port.clone(), number: 80, protocol: Protocol::Http }],
+            weight: 100,
+            ready: true,
+            labels: Labels::default(),
+            capabilities: Vec::new(),
+            locality: Arc::default(),
+            sla: Sla::default(),
+            description: "".into(),
         };
+        let new = Instance::new(key.clone(), Incarnation(1), LeaseId(1), Arc::new(spec), UnixMillis(1));
+        let instance = new.settled(None, UnixMillis(1));
         records.push((Key::Instance(key), Revision(1), Record::Instance(Arc::new(instance))));
     }
     State::load(Revision(1), records, UnixMillis(1)).0.snapshot().clone()

@@ -15,7 +15,8 @@ const ANYS: [&str; 1] = [".convoy.v1.ProxyResource.resource"];
 /// Messages of others' APIs that have no JSON here; see `Resource.body`.
 const HIDDEN: [&str; 2] = [".convoy.v1.Resource.body", ".convoy.v1.PutResourceRequest.body"];
 /// Enums that are left out when unspecified: only a removal has a cause.
-const OPTIONAL_ENUMS: [&str; 1] = [".convoy.v1.WatchEvent.cause"];
+const OPTIONAL_ENUMS: [&str; 3] =
+    [".convoy.v1.WatchEvent.cause", ".convoy.v1.Transition.verdict", ".convoy.v1.Transition.removed"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=../proto");

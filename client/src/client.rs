@@ -135,6 +135,14 @@ impl Client {
         patient.within_deadline(patient.registry.clone().drain(patient.timed(request))).await
     }
 
+    /// Puts an operator's word over an instance's health, or takes it back.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn set_override(&self, request: proto::SetOverrideRequest) -> Result<proto::SetOverrideResponse, Error> {
+        self.within_deadline(self.registry.clone().set_override(self.timed(request))).await
+    }
+
     /// Who has everything up to a revision, when all have it or the request's time is over, which may be so long beyond
     /// the client's deadline.
     ///

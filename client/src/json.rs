@@ -160,7 +160,9 @@ macro_rules! named {
 named!(
     Protocol "PROTOCOL_", Verdict "VERDICT_", LeaseOutcome "LEASE_OUTCOME_", WatchKind "WATCH_KIND_",
     RemovalCause "REMOVAL_CAUSE_", Dialect "DIALECT_", SyncState "SYNC_STATE_",
-    BarrierOutcome "BARRIER_OUTCOME_", MissingReason "MISSING_REASON_"
+    BarrierOutcome "BARRIER_OUTCOME_", MissingReason "MISSING_REASON_",
+    BrakeScope "BRAKE_SCOPE_",
+    OverrideHealth "OVERRIDE_HEALTH_"
 );
 
 fn short_name<E: Named>(value: E) -> String {

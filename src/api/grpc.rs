@@ -119,6 +119,13 @@ impl Registry for Shell {
         Ok(Response::new(self.api.drain(request.into_inner()).await?))
     }
 
+    async fn set_override(
+        &self,
+        request: Request<proto::SetOverrideRequest>,
+    ) -> Result<Response<proto::SetOverrideResponse>, Status> {
+        Ok(Response::new(self.api.set_override(request.into_inner()).await?))
+    }
+
     async fn get_instance(
         &self,
         request: Request<proto::GetInstanceRequest>,

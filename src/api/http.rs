@@ -41,6 +41,7 @@ pub fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
     Router::new()
         .route(&instance, put(put_instance).get(get_instance).delete(delete_instance))
         .route(&format!("{instance}/drain"), post(drain))
+        .route(&format!("{instance}/override"), put(set_override).delete(clear_override))
         .route(&format!("{service}/instances"), get(list_instances))
         .route(service, get(get_service).put(put_service).delete(delete_service))
         .route("/v1/registrations", post(register))
@@ -220,6 +221,28 @@ async fn drain(
     of_path("service", &mut request.service, path.service)?;
     of_path("id", &mut request.id, path.id)?;
     shell.api.drain(request).await.map(Json)
+}
+
+async fn set_override(
+    State(shell): Shared,
+    At(path): At<InstancePath>,
+    Body(mut request): Body<proto::SetOverrideRequest>,
+) -> Answer<proto::SetOverrideResponse> {
+    of_path("namespace", &mut request.namespace, path.namespace)?;
+    of_path("service", &mut request.service, path.service)?;
+    of_path("id", &mut request.id, path.id)?;
+    if request.health == 0 {
+        return Err(Invalid::new("health", "", "one of healthy, degraded, unhealthy; DELETE takes it back").into());
+    }
+    shell.api.set_override(request).await.map(Json)
+}
+
+async fn clear_override(
+    State(shell): Shared,
+    At(InstancePath { namespace, service, id }): At<InstancePath>,
+) -> Answer<proto::SetOverrideResponse> {
+    let request = proto::SetOverrideRequest { namespace, service, id, ..Default::default() };
+    shell.api.set_override(request).await.map(Json)
 }
 
 async fn list_instances(State(shell): Shared, At(path): At<ServicePath>) -> Answer<proto::ListInstancesResponse> {

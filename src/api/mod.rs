@@ -116,7 +116,18 @@ impl Api {
         let key = parse::instance_key(&request.namespace, &request.service, &request.id)?;
         let snapshot = self.registry.snapshot();
         let instance = snapshot.instance(&key).ok_or_else(|| Error::no_instance(&key))?;
-        Ok(self.instance(instance))
+        Ok(proto::Instance { history: wire::history(&instance.value.history), ..self.instance(instance) })
+    }
+
+    pub async fn set_override(
+        &self,
+        request: proto::SetOverrideRequest,
+    ) -> Result<proto::SetOverrideResponse, Problem> {
+        let key = parse::instance_key(&request.namespace, &request.service, &request.id)?;
+        let say = parse::override_of(request.health, request.reason)?;
+        let outcome = self.registry.set_override(key, say).await?;
+        let instance = outcome.instances.first().map(|instance| self.instance(instance));
+        Ok(proto::SetOverrideResponse { instance, revision: outcome.revision.0 })
     }
 
     pub fn list_instances(
@@ -146,9 +157,7 @@ impl Api {
 
     pub async fn put_service(&self, request: proto::PutServiceRequest) -> Result<proto::PutServiceResponse, Problem> {
         let key = parse::service_key(&request.namespace, &request.service)?;
-        let limits = self.registry.limits();
-        let (ports, drain_time) = (&request.ports, request.drain_time);
-        let patch = parse::service(&request.default_port, ports, drain_time, request.export_to.as_ref(), limits)?;
+        let patch = parse::service(&request, self.registry.limits())?;
         let outcome = self.registry.put_service(key.clone(), patch).await?;
         let snapshot = self.registry.snapshot();
         let service = snapshot.services.get(&key).map(service_of);

@@ -11,6 +11,7 @@ mod deregister;
 mod documents;
 mod drain;
 mod get;
+mod health;
 mod names;
 mod options;
 mod output;
@@ -59,6 +60,7 @@ enum Command {
     Register(register::Register),
     Deregister(deregister::Deregister),
     Drain(drain::Drain),
+    Health(health::Health),
     Get(get::Get),
     Watch(watch::Watch),
     Proxy(proxy::Proxy),
@@ -98,6 +100,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Register(command) => register::run(command, options, out).await?,
             Command::Deregister(command) => deregister::run(&command, options, out).await?,
             Command::Drain(command) => return drain::run(&command, options, out).await,
+            Command::Health(command) => health::run(command, options, out).await?,
             Command::Get(command) => get::run(command, options, out).await?,
             Command::Watch(command) => watch::run(command, options, out).await?,
             Command::Proxy(command) => return proxy::run(command, options, out).await,

@@ -5,7 +5,7 @@ use std::{io::Write, time::Duration};
 use clap::{Args, Subcommand};
 use convoy_client::{
     json::parse_duration,
-    proto::{DeleteServiceRequest, ExportTo, PutServiceRequest, ServicePort},
+    proto::{BrakePolicy, DeleteServiceRequest, ExportTo, PutServiceRequest, ServicePort},
 };
 
 use super::{
@@ -53,6 +53,9 @@ struct Put {
     /// A port, as NUMBER, NAME:NUMBER or NAME:NUMBER/PROTOCOL (http, http2, grpc, tcp); it is never taken away again
     #[arg(long = "port", value_name = "PORT")]
     ports: Vec<PortArgument>,
+    /// Whether those that fall silent together are kept for a while, as suspects
+    #[arg(long, value_name = "on|off", value_parser = on_or_off)]
+    brake: Option<bool>,
     /// The port that the plain service name means
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     default_port: String,
@@ -85,6 +88,14 @@ pub(super) async fn run(command: ServiceCommand, options: &Options, out: &mut dy
     }
 }
 
+fn on_or_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("it is on or off".into()),
+    }
+}
+
 fn request(put: Put, options: &Options) -> PutServiceRequest {
     let exports =
         |names: Vec<String>| ExportTo { namespaces: names.into_iter().filter(|name| !name.is_empty()).collect() };
@@ -100,5 +111,6 @@ fn request(put: Put, options: &Options) -> PutServiceRequest {
         ports: put.ports.into_iter().map(port).collect(),
         drain_time: put.drain_time.map(convoy_client::duration),
         export_to: put.export_to.map(exports),
+        brake: put.brake.map(|on| BrakePolicy { off: !on }),
     }
 }

@@ -201,6 +201,7 @@ reviews/bb  10.0.0.7  http:8080,admin:9000/tcp  draining  100     3m12s  told to
             healthy: 2,
             revision: 17,
             export_to: Some(ExportTo { namespaces: vec!["shop".into(), "bank".into()] }),
+            ..Service::default()
         };
         let text = "\
 NAMESPACE  SERVICE  HEALTHY  PORTS        DEFAULT PORT  DRAIN TIME  EXPORTED TO  REVISION

@@ -1,8 +1,8 @@
 //! Instances and the leases that hold them.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use super::{Incarnation, InstanceKey, LeaseId, PortName, UnixMillis};
+use super::{Brake, CheckState, History, Incarnation, InstanceKey, Labels, LeaseId, Override, PortName, UnixMillis};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
@@ -38,9 +38,11 @@ pub struct Port {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capability {
-    pub name: String,
-    pub version: String,
-    pub attributes: BTreeMap<String, String>,
+    pub name: Arc<str>,
+    pub version: Arc<str>,
+    /// For people, and for those who search by words.
+    pub description: Arc<str>,
+    pub attributes: Labels,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,10 +70,12 @@ pub struct InstanceSpec {
     pub ports: Vec<Port>,
     pub weight: u16,
     pub ready: bool,
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     pub capabilities: Vec<Capability>,
     pub locality: Arc<Locality>,
     pub sla: Sla,
+    /// For people, and for those who search by words.
+    pub description: Arc<str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,24 +84,91 @@ pub struct Drain {
     pub time: Duration,
 }
 
-/// One registered instance, as it is stored.
+/// How much of its static weight an instance's load leaves it, in percent: 1 to 100.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Share(u8);
+
+impl Share {
+    pub const FULL: Self = Self(100);
+
+    /// Of a number beyond the bounds, the nearest within.
+    pub fn of_percent(percent: u32) -> Self {
+        Self(percent.clamp(1, 100) as u8)
+    }
+
+    pub fn percent(self) -> u32 {
+        self.0.into()
+    }
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self::FULL
+    }
+}
+
+/// One registered instance, as it is stored. What agent, probes and operators say of it are axes, each on its own; the
+/// verdict follows from them (`health`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Instance {
     pub key: InstanceKey,
     pub incarnation: Incarnation,
     pub lease: LeaseId,
-    pub spec: InstanceSpec,
+    pub spec: Arc<InstanceSpec>,
     pub registered_at: UnixMillis,
+    /// Since when the agent says about its readiness what it says.
+    pub ready_since: UnixMillis,
     /// Whether this incarnation was ever ready.
     pub was_ready: bool,
+    /// When its lease lapsed. It is there still because of the brake.
+    pub lapsed: Option<UnixMillis>,
+    pub brake: Option<Brake>,
+    /// By name.
+    pub checks: Arc<[CheckState]>,
+    pub operator: Option<Arc<Override>>,
+    pub drain: Option<Drain>,
+    pub share: Share,
     /// Since when the verdict is what it is.
     pub health_since: UnixMillis,
-    pub drain: Option<Drain>,
+    pub history: History,
 }
 
 impl Instance {
+    /// A new one, of which nobody but its agent has said anything.
+    pub fn new(
+        key: InstanceKey,
+        incarnation: Incarnation,
+        lease: LeaseId,
+        spec: Arc<InstanceSpec>,
+        now: UnixMillis,
+    ) -> Self {
+        Self {
+            key,
+            incarnation,
+            lease,
+            was_ready: false,
+            spec,
+            registered_at: now,
+            ready_since: now,
+            lapsed: None,
+            brake: None,
+            checks: Arc::default(),
+            operator: None,
+            drain: None,
+            share: Share::FULL,
+            health_since: now,
+            history: History::default(),
+        }
+    }
+
     pub fn port(&self, name: &PortName) -> Option<&Port> {
         self.spec.ports.iter().find(|port| port.name == *name)
+    }
+
+    /// The weight that it has in traffic: what its load leaves of the static one. 0 only if that is.
+    pub fn weight(&self) -> u16 {
+        let weight = u32::from(self.spec.weight);
+        (weight * self.share.percent()).div_ceil(100).try_into().unwrap_or(u16::MAX)
     }
 }
 
@@ -108,13 +179,15 @@ pub enum RemovalCause {
     Drained,
     /// Another instance of the service registered its address and port.
     Replaced,
+    /// A liveness check failed for the time that its service sets.
+    Evicted,
 }
 
 impl RemovalCause {
     /// Whether the same incarnation may register again. What somebody decided is not undone by a late message; an
-    /// expiry was nobody's decision.
+    /// expiry, or what a probe found, was nobody's decision.
     pub fn may_return(self) -> bool {
-        self == Self::Expired
+        matches!(self, Self::Expired | Self::Evicted)
     }
 
     pub fn as_str(self) -> &'static str {
@@ -123,16 +196,19 @@ impl RemovalCause {
             Self::Deregistered => "deregistered",
             Self::Drained => "drained",
             Self::Replaced => "replaced",
+            Self::Evicted => "evicted",
         }
     }
 }
 
 /// What is remembered of an instance that left, so that its late messages change nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tombstone {
     pub incarnation: Incarnation,
     pub cause: RemovalCause,
     pub removed_at: UnixMillis,
+    /// Up to its removal.
+    pub history: History,
 }
 
 /// How long registrations hold without a heartbeat. The deadline itself is never stored.

@@ -4,6 +4,7 @@
 pub mod health;
 pub mod ids;
 pub mod instance;
+pub mod labels;
 pub mod limits;
 pub mod node;
 pub mod parse;
@@ -13,11 +14,15 @@ pub mod selector;
 pub mod service;
 pub mod wire;
 
-pub use health::{Health, Verdict, verdict};
+pub use health::{
+    Brake, BrakeScope, CheckKind, CheckState, CheckStatus, Health, History, Override, OverrideHealth, Transition, Turn,
+    Verdict,
+};
 pub use ids::{Incarnation, InstanceId, InstanceKey, LeaseId, Namespace, PortName, Revision, ServiceKey, ServiceName};
 pub use instance::{
-    Capability, Drain, Instance, InstanceSpec, Lease, Locality, Port, Protocol, RemovalCause, Sla, Tombstone,
+    Capability, Drain, Instance, InstanceSpec, Lease, Locality, Port, Protocol, RemovalCause, Share, Sla, Tombstone,
 };
+pub use labels::Labels;
 pub use limits::{Invalid, Limits};
 pub use node::{Node, NodeSelector};
 pub use raw::{RawKey, RawResource};

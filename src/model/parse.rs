@@ -5,14 +5,17 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 use convoy_client::proto;
 
 use super::{
-    Capability, Exports, InstanceId, InstanceKey, InstanceSpec, Invalid, Limits, Locality, Namespace, Port, PortName,
-    Protocol, ServiceKey, ServiceName, ServicePatch, ServicePort, Sla, limits::at_most,
+    Brake, BrakeScope, Capability, Exports, History, InstanceId, InstanceKey, InstanceSpec, Invalid, Labels, Limits,
+    Locality, Namespace, OverrideHealth, Port, PortName, Protocol, RemovalCause, ServiceKey, ServiceName, ServicePatch,
+    ServicePort, Sla, Transition, Turn, UnixMillis, Verdict, limits::at_most,
 };
 
 const DEFAULT_WEIGHT: u32 = 100;
 const MAX_CAPABILITY_NAME_BYTES: usize = 256;
 const MAX_CAPABILITY_VERSION_BYTES: usize = 64;
 const MAX_LOCALITY_BYTES: usize = 63;
+const MAX_DESCRIPTION_BYTES: usize = 1024;
+const MAX_REASON_BYTES: usize = 256;
 /// A longer latency is a mistake, and one beyond 584 years cannot be told in JSON.
 const MAX_LATENCY: Duration = Duration::from_secs(24 * 60 * 60);
 /// A service for more namespaces is for all.
@@ -39,7 +42,7 @@ pub fn registration(
     from: proto::Registration,
     peer: Option<IpAddr>,
     limits: &Limits,
-) -> Result<(InstanceKey, InstanceSpec), Invalid> {
+) -> Result<(InstanceKey, Arc<InstanceSpec>), Invalid> {
     let key = instance_key(&from.namespace, &from.service, &from.id)?;
     let weight = from.weight.unwrap_or(DEFAULT_WEIGHT);
     check_metadata_size(&from, limits)?;
@@ -52,8 +55,9 @@ pub fn registration(
         capabilities: capabilities(from.capabilities, limits)?,
         locality: Arc::new(locality(from.locality.unwrap_or_default())?),
         sla: sla(from.sla.unwrap_or_default())?,
+        description: text("description", from.description, MAX_DESCRIPTION_BYTES)?.into(),
     };
-    Ok((key, spec))
+    Ok((key, Arc::new(spec)))
 }
 
 /// The metadata's size is what it takes in protobuf.
@@ -63,10 +67,18 @@ fn check_metadata_size(from: &proto::Registration, limits: &Limits) -> Result<()
         capabilities: from.capabilities.clone(),
         locality: from.locality.clone(),
         sla: from.sla,
+        description: from.description.clone(),
         ..Default::default()
     };
     let size = prost::Message::encoded_len(&metadata);
-    at_most("metadata", size, limits.metadata_bytes, "bytes of labels, capabilities, locality and sla")
+    at_most("metadata", size, limits.metadata_bytes, "bytes of labels, capabilities, locality, sla and description")
+}
+
+fn text(field: &str, text: String, limit: usize) -> Result<String, Invalid> {
+    if text.len() > limit {
+        return Err(Invalid::new(field, text, format!("at most {limit} bytes")));
+    }
+    Ok(text)
 }
 
 fn address(text: &str, peer: Option<IpAddr>) -> Result<IpAddr, Invalid> {
@@ -121,7 +133,7 @@ fn ports(from: &[proto::Port], limits: &Limits) -> Result<Vec<Port>, Invalid> {
     Ok(ports)
 }
 
-fn labels(from: BTreeMap<String, String>, limits: &Limits) -> Result<BTreeMap<String, String>, Invalid> {
+fn labels(from: BTreeMap<String, String>, limits: &Limits) -> Result<Labels, Invalid> {
     at_most("labels", from.len(), limits.labels, "labels")?;
     for (name, value) in &from {
         if name.is_empty() || name.len() > limits.label_name_bytes {
@@ -133,7 +145,7 @@ fn labels(from: BTreeMap<String, String>, limits: &Limits) -> Result<BTreeMap<St
             return Err(Invalid::new(format!("labels.{name}"), value, rule));
         }
     }
-    Ok(from)
+    Ok(from.into())
 }
 
 fn capabilities(from: Vec<proto::Capability>, limits: &Limits) -> Result<Vec<Capability>, Invalid> {
@@ -146,15 +158,20 @@ fn capabilities(from: Vec<proto::Capability>, limits: &Limits) -> Result<Vec<Cap
         if capability.version.len() > MAX_CAPABILITY_VERSION_BYTES {
             return Err(Invalid::new(field("version"), &capability.version, "at most 64 bytes"));
         }
+        if capability.description.len() > MAX_DESCRIPTION_BYTES {
+            let rule = format!("at most {MAX_DESCRIPTION_BYTES} bytes");
+            return Err(Invalid::new(field("description"), &capability.description, rule));
+        }
         Ok(())
     };
     for (index, capability) in from.iter().enumerate() {
         check(index, capability)?;
     }
     let parse = |capability: proto::Capability| Capability {
-        name: capability.name,
-        version: capability.version,
-        attributes: capability.attributes,
+        name: capability.name.into(),
+        version: capability.version.into(),
+        description: capability.description.into(),
+        attributes: capability.attributes.into(),
     };
     Ok(from.into_iter().map(parse).collect())
 }
@@ -208,16 +225,10 @@ pub fn wait(field: &str, value: Option<prost_types::Duration>) -> Result<Option<
 }
 
 /// A service as somebody puts it.
-pub fn service(
-    default_port: &str,
-    ports: &[proto::ServicePort],
-    drain: Option<prost_types::Duration>,
-    export_to: Option<&proto::ExportTo>,
-    limits: &Limits,
-) -> Result<ServicePatch, Invalid> {
-    at_most("ports", ports.len(), limits.ports, "ports")?;
-    let mut parsed: Vec<(PortName, ServicePort)> = Vec::with_capacity(ports.len());
-    for (index, port) in ports.iter().enumerate() {
+pub fn service(from: &proto::PutServiceRequest, limits: &Limits) -> Result<ServicePatch, Invalid> {
+    at_most("ports", from.ports.len(), limits.ports, "ports")?;
+    let mut parsed: Vec<(PortName, ServicePort)> = Vec::with_capacity(from.ports.len());
+    for (index, port) in from.ports.iter().enumerate() {
         let outer = format!("ports[{index}]");
         let parse = || -> Result<(PortName, ServicePort), Invalid> {
             let name = PortName::parse("name", &port.name)?;
@@ -229,12 +240,13 @@ pub fn service(
         }
         parsed.push((name, port));
     }
-    let named = (!default_port.is_empty()).then(|| PortName::parse("default_port", default_port));
+    let named = (!from.default_port.is_empty()).then(|| PortName::parse("default_port", &from.default_port));
     Ok(ServicePatch {
         default_port: named.transpose()?,
         ports: parsed,
-        drain_time: drain_time(drain)?,
-        exports: export_to.map(|to| exports(&to.namespaces)).transpose()?,
+        drain_time: drain_time(from.drain_time)?,
+        exports: from.export_to.as_ref().map(|to| exports(&to.namespaces)).transpose()?,
+        brake: from.brake.map(|brake| !brake.off),
     })
 }
 
@@ -255,6 +267,68 @@ pub fn exports(namespaces: &[String]) -> Result<Exports, Invalid> {
         }
     }
     Ok(exports)
+}
+
+/// What an operator says of an instance; none takes it back.
+pub fn override_of(health: i32, reason: String) -> Result<Option<(OverrideHealth, Arc<str>)>, Invalid> {
+    let health = match proto::OverrideHealth::try_from(health) {
+        Ok(proto::OverrideHealth::Unspecified) => return Ok(None),
+        Ok(proto::OverrideHealth::Healthy) => OverrideHealth::Healthy,
+        Ok(proto::OverrideHealth::Degraded) => OverrideHealth::Degraded,
+        Ok(proto::OverrideHealth::Unhealthy) => OverrideHealth::Unhealthy,
+        Err(_) => return Err(Invalid::new("health", health, "one of healthy, degraded, unhealthy")),
+    };
+    Ok(Some((health, text("reason", reason, MAX_REASON_BYTES)?.into())))
+}
+
+fn millis(at: Option<prost_types::Timestamp>) -> UnixMillis {
+    let at = at.unwrap_or_default();
+    UnixMillis(at.seconds.max(0) as u64 * 1000 + at.nanos.max(0) as u64 / 1_000_000)
+}
+
+/// As a store has it; none of a scope that a newer Convoy knows.
+pub fn brake(from: &proto::Brake) -> Option<Brake> {
+    let scope = match from.scope() {
+        proto::BrakeScope::Unspecified => return None,
+        proto::BrakeScope::Service => BrakeScope::Service,
+        proto::BrakeScope::Zone => BrakeScope::Zone,
+        proto::BrakeScope::Intake => BrakeScope::Intake,
+        proto::BrakeScope::Checks => BrakeScope::Checks,
+        proto::BrakeScope::Blind => BrakeScope::Blind,
+    };
+    Some(Brake { scope, since: millis(from.since) })
+}
+
+pub fn cause(from: proto::RemovalCause) -> Option<RemovalCause> {
+    Some(match from {
+        proto::RemovalCause::Unspecified => return None,
+        proto::RemovalCause::Expired => RemovalCause::Expired,
+        proto::RemovalCause::Deregistered => RemovalCause::Deregistered,
+        proto::RemovalCause::Drained => RemovalCause::Drained,
+        proto::RemovalCause::Replaced => RemovalCause::Replaced,
+        proto::RemovalCause::Evicted => RemovalCause::Evicted,
+    })
+}
+
+fn verdict(from: proto::Verdict) -> Option<Verdict> {
+    Some(match from {
+        proto::Verdict::Unspecified => return None,
+        proto::Verdict::Starting => Verdict::Starting,
+        proto::Verdict::Healthy => Verdict::Healthy,
+        proto::Verdict::Degraded => Verdict::Degraded,
+        proto::Verdict::Suspect => Verdict::Suspect,
+        proto::Verdict::Unhealthy => Verdict::Unhealthy,
+        proto::Verdict::Draining => Verdict::Draining,
+    })
+}
+
+/// As a store has it.
+pub fn history(from: Vec<proto::Transition>) -> History {
+    let turn = |turn: proto::Transition| {
+        let what = cause(turn.removed()).map(Turn::Removed).or_else(|| verdict(turn.verdict()).map(Turn::To))?;
+        Some(Transition { at: millis(turn.at), turn: what, reason: turn.reason.into() })
+    };
+    from.into_iter().filter_map(turn).collect()
 }
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ pub struct Service {
     pub ports: BTreeMap<PortName, ServicePort>,
     pub drain_time: Duration,
     pub exports: Exports,
+    /// Whether those that fall silent together are kept for a while.
+    pub brake: bool,
 }
 
 /// What somebody puts: what is left out stays as it is.
@@ -35,6 +37,20 @@ pub struct ServicePatch {
     pub ports: Vec<(PortName, ServicePort)>,
     pub drain_time: Option<Duration>,
     pub exports: Option<Exports>,
+    pub brake: Option<bool>,
+}
+
+impl Service {
+    /// As a registration makes it.
+    pub fn new(default_port: PortName) -> Self {
+        Self {
+            default_port,
+            ports: BTreeMap::new(),
+            drain_time: DEFAULT_DRAIN_TIME,
+            exports: Exports::default(),
+            brake: true,
+        }
+    }
 }
 
 impl ServicePatch {
@@ -49,9 +65,14 @@ impl ServicePatch {
             let field = if self.ports.is_empty() && current.is_none() { "ports" } else { "default_port" };
             return Err(Invalid::new(field, default_port, "the name of one of the ports"));
         }
-        let drain_time = self.drain_time.or(current.map(|current| current.drain_time)).unwrap_or(DEFAULT_DRAIN_TIME);
-        let exports = self.exports.clone().or(current.map(|current| current.exports.clone())).unwrap_or_default();
-        Ok(Service { default_port, ports, drain_time, exports })
+        let stays = current.cloned().unwrap_or_else(|| Service::new(default_port.clone()));
+        Ok(Service {
+            default_port,
+            ports,
+            drain_time: self.drain_time.unwrap_or(stays.drain_time),
+            exports: self.exports.clone().unwrap_or(stays.exports),
+            brake: self.brake.unwrap_or(stays.brake),
+        })
     }
 }
 
@@ -88,10 +109,11 @@ mod tests {
             ports: vec![port("extra", 82), port("web", 8080)],
             drain_time: Some(time),
             exports: Some(exports.clone()),
+            brake: Some(false),
         };
         let changed = patch.apply(Some(&service)).expect("valid");
         assert_eq!((changed.default_port.as_str(), changed.drain_time, &changed.exports), ("extra", time, &exports));
-        assert_eq!((changed.ports.len(), changed.ports[&name("web")].number), (3, 8080));
+        assert_eq!((changed.ports.len(), changed.ports[&name("web")].number, changed.brake), (3, 8080, false));
         let none = ServicePatch { exports: Some(Exports::default()), ..ServicePatch::default() };
         assert_eq!(none.apply(Some(&changed)).expect("valid").exports, Exports::default());
         let other = ServicePatch { default_port: Some(name("other")), ..ServicePatch::default() };

@@ -5,8 +5,8 @@ use std::time::Duration;
 use convoy_client::proto;
 
 use super::{
-    Exports, Instance, InstanceKey, InstanceSpec, Locality, PortName, Protocol, RemovalCause, Revision, Service,
-    ServiceKey, ServicePort, UnixMillis, Verdict,
+    Brake, BrakeScope, Exports, History, Instance, InstanceKey, InstanceSpec, Locality, OverrideHealth, PortName,
+    Protocol, RemovalCause, Revision, Service, ServiceKey, ServicePort, Turn, UnixMillis, Verdict,
 };
 
 pub fn time(at: UnixMillis) -> prost_types::Timestamp {
@@ -32,6 +32,8 @@ fn verdict(from: Verdict) -> proto::Verdict {
     match from {
         Verdict::Starting => proto::Verdict::Starting,
         Verdict::Healthy => proto::Verdict::Healthy,
+        Verdict::Degraded => proto::Verdict::Degraded,
+        Verdict::Suspect => proto::Verdict::Suspect,
         Verdict::Unhealthy => proto::Verdict::Unhealthy,
         Verdict::Draining => proto::Verdict::Draining,
     }
@@ -43,6 +45,75 @@ pub fn cause(from: RemovalCause) -> proto::RemovalCause {
         RemovalCause::Deregistered => proto::RemovalCause::Deregistered,
         RemovalCause::Drained => proto::RemovalCause::Drained,
         RemovalCause::Replaced => proto::RemovalCause::Replaced,
+        RemovalCause::Evicted => proto::RemovalCause::Evicted,
+    }
+}
+
+pub fn brake(from: Brake) -> proto::Brake {
+    let scope = match from.scope {
+        BrakeScope::Service => proto::BrakeScope::Service,
+        BrakeScope::Zone => proto::BrakeScope::Zone,
+        BrakeScope::Intake => proto::BrakeScope::Intake,
+        BrakeScope::Checks => proto::BrakeScope::Checks,
+        BrakeScope::Blind => proto::BrakeScope::Blind,
+    };
+    proto::Brake { scope: scope.into(), since: Some(time(from.since)) }
+}
+
+pub fn override_health(from: OverrideHealth) -> proto::OverrideHealth {
+    match from {
+        OverrideHealth::Healthy => proto::OverrideHealth::Healthy,
+        OverrideHealth::Degraded => proto::OverrideHealth::Degraded,
+        OverrideHealth::Unhealthy => proto::OverrideHealth::Unhealthy,
+    }
+}
+
+pub fn history(from: &History) -> Vec<proto::Transition> {
+    let turn = |turn: &super::Transition| {
+        let (verdict, removed) = match turn.turn {
+            Turn::To(to) => (verdict(to), proto::RemovalCause::Unspecified),
+            Turn::Removed(by) => (proto::Verdict::Unspecified, cause(by)),
+        };
+        proto::Transition {
+            at: Some(time(turn.at)),
+            verdict: verdict.into(),
+            removed: removed.into(),
+            reason: turn.reason.to_string(),
+        }
+    };
+    from.iter().map(turn).collect()
+}
+
+fn health(from: &Instance) -> proto::Health {
+    let axis = |axis: &str, state: &str, since: Option<UnixMillis>, reason: &str| proto::HealthAxis {
+        axis: axis.into(),
+        state: state.into(),
+        since: since.map(time),
+        reason: reason.into(),
+    };
+    let mut axes = vec![
+        axis("lease", if from.lapsed.is_some() { "lapsed" } else { "held" }, from.lapsed, ""),
+        axis("readiness", if from.spec.ready { "ready" } else { "not ready" }, Some(from.ready_since), ""),
+    ];
+    for check in &*from.checks {
+        let name = format!("check/{}", check.name);
+        axes.push(axis(&name, check.status.as_str(), Some(check.since), &check.output));
+    }
+    if let Some(operator) = &from.operator {
+        axes.push(axis("operator", operator.health.as_str(), Some(operator.since), &operator.reason));
+    }
+    if let Some(drain) = &from.drain {
+        axes.push(axis("drain", "draining", Some(drain.since), ""));
+    }
+    let health = from.health();
+    proto::Health {
+        verdict: verdict(health.verdict).into(),
+        reason: health.reason.into(),
+        since: Some(time(health.since)),
+        ready: from.spec.ready,
+        draining: from.drain.is_some(),
+        axes,
+        brake: from.brake.map(brake),
     }
 }
 
@@ -60,9 +131,10 @@ pub fn registration(key: &InstanceKey, spec: &InstanceSpec) -> proto::Registrati
         protocol: protocol(port.protocol).into(),
     };
     let capability = |from: &super::Capability| proto::Capability {
-        name: from.name.clone(),
-        version: from.version.clone(),
-        attributes: from.attributes.clone(),
+        name: from.name.to_string(),
+        version: from.version.to_string(),
+        attributes: from.attributes.to_map(),
+        description: from.description.to_string(),
     };
     let sla = proto::Sla {
         latency_p50: spec.sla.latency_p50.map(duration),
@@ -78,16 +150,16 @@ pub fn registration(key: &InstanceKey, spec: &InstanceSpec) -> proto::Registrati
         ports: spec.ports.iter().map(port).collect(),
         weight: Some(spec.weight.into()),
         ready: Some(spec.ready),
-        labels: spec.labels.clone(),
+        labels: spec.labels.to_map(),
         capabilities: spec.capabilities.iter().map(capability).collect(),
         locality: locality(&spec.locality),
         sla: (sla != proto::Sla::default()).then_some(sla),
+        description: spec.description.to_string(),
     }
 }
 
 pub fn instance(from: &Instance, revision: Revision, load: Option<proto::Load>) -> proto::Instance {
     let said = registration(&from.key, &from.spec);
-    let health = from.health();
     proto::Instance {
         namespace: said.namespace,
         service: said.service,
@@ -96,13 +168,7 @@ pub fn instance(from: &Instance, revision: Revision, load: Option<proto::Load>) 
         address: said.address,
         ports: said.ports,
         weight: from.spec.weight.into(),
-        health: Some(proto::Health {
-            verdict: verdict(health.verdict).into(),
-            reason: health.reason.into(),
-            since: Some(time(health.since)),
-            ready: from.spec.ready,
-            draining: from.drain.is_some(),
-        }),
+        health: Some(health(from)),
         labels: said.labels,
         capabilities: said.capabilities,
         locality: said.locality,
@@ -111,6 +177,9 @@ pub fn instance(from: &Instance, revision: Revision, load: Option<proto::Load>) 
         registered_at: Some(time(from.registered_at)),
         revision: revision.0,
         load,
+        history: Vec::new(),
+        description: said.description,
+        effective_weight: from.weight().into(),
     }
 }
 
@@ -135,6 +204,7 @@ pub fn service(key: &ServiceKey, from: &Service, revision: Revision, instances: 
         healthy,
         revision: revision.0,
         export_to: Some(proto::ExportTo { namespaces: exports(&from.exports) }),
+        brake: Some(proto::BrakePolicy { off: !from.brake }),
     }
 }
 

@@ -1,13 +1,12 @@
 //! What can be asked of the registry, and how it can refuse.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::digest::Digest;
 use crate::model::{
-    Incarnation, Instance, InstanceKey, InstanceSpec, Invalid, LeaseId, PortName, Protocol, RawKey, RawResource,
-    RemovalCause, Revision, ServiceKey, ServicePatch,
+    BrakeScope, CheckState, Incarnation, Instance, InstanceId, InstanceKey, InstanceSpec, Invalid, LeaseId,
+    OverrideHealth, PortName, Protocol, RawKey, RawResource, RemovalCause, Revision, ServiceKey, ServicePatch, Share,
 };
-use std::sync::Arc;
 
 /// A registration of one or more instances under one lease.
 #[derive(Clone, Debug)]
@@ -18,9 +17,21 @@ pub struct Register {
     pub ttl: Option<Duration>,
     /// None means the instances' present incarnation.
     pub incarnation: Option<Incarnation>,
-    pub instances: Vec<(InstanceKey, InstanceSpec)>,
+    pub instances: Vec<(InstanceKey, Arc<InstanceSpec>)>,
     /// The id to use if a lease has to be made. From a random source.
     pub new_lease: LeaseId,
+}
+
+/// What a probe found of one instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckReport {
+    pub key: InstanceKey,
+    pub incarnation: Incarnation,
+    pub state: CheckState,
+    /// The probes are not to be believed: a failure takes nobody out of traffic.
+    pub braked: bool,
+    /// The service has no such check any more.
+    pub gone: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -49,6 +60,32 @@ pub enum Command {
     DeleteRaw {
         key: RawKey,
     },
+    /// Removes an instance whose liveness check has failed for so long.
+    Evict {
+        key: InstanceKey,
+        incarnation: Incarnation,
+    },
+    /// Says something over an instance's health, or takes it back.
+    SetOverride {
+        key: InstanceKey,
+        say: Option<(OverrideHealth, Arc<str>)>,
+    },
+    /// What probes found; at most one report an instance.
+    ReportChecks(Vec<CheckReport>),
+    /// Steps of the weights of a service's instances.
+    SetShares {
+        service: ServiceKey,
+        shares: Vec<(InstanceId, Incarnation, Share)>,
+    },
+    /// Keeps instances in traffic in spite of their checks, or no more.
+    SetBrakes(Vec<(InstanceKey, Incarnation, Option<BrakeScope>)>),
+    /// A lease's deadline has passed, and the brake keeps its instances.
+    Lapse {
+        lease: LeaseId,
+        scope: BrakeScope,
+    },
+    /// The agent of a lease that lapsed is heard again.
+    Restore(LeaseId),
     /// A lease's deadline has passed.
     Expire(LeaseId),
     /// An instance's drain time is over.
@@ -71,6 +108,13 @@ impl Command {
             Self::DeleteService { .. } => "delete_service",
             Self::PutRaw { .. } => "put_raw",
             Self::DeleteRaw { .. } => "delete_raw",
+            Self::Evict { .. } => "evict",
+            Self::SetOverride { .. } => "set_override",
+            Self::ReportChecks(_) => "report_checks",
+            Self::SetShares { .. } => "set_shares",
+            Self::SetBrakes(_) => "set_brakes",
+            Self::Lapse { .. } => "lapse",
+            Self::Restore(_) => "restore",
             Self::Expire(_) => "expire",
             Self::FinishDrain { .. } => "finish_drain",
             Self::Forget(_) => "forget",

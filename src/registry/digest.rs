@@ -49,14 +49,13 @@ impl fmt::Display for Digest {
 
 /// Everything in it; whoever adds a field is told here.
 fn hash_spec(spec: &InstanceSpec, hasher: &mut Xxh3Default) {
-    let InstanceSpec { address, ports, weight, ready, labels, capabilities, locality, sla } = spec;
-    (address, weight, ready, locality, ports.len(), capabilities.len()).hash(hasher);
+    let InstanceSpec { address, ports, weight, ready, labels, capabilities, locality, sla, description } = spec;
+    (address, weight, ready, labels, locality, description, ports.len(), capabilities.len()).hash(hasher);
     for Port { name, number, protocol } in ports {
         (name, number, protocol).hash(hasher);
     }
-    labels.hash(hasher);
-    for Capability { name, version, attributes } in capabilities {
-        (name, version, attributes).hash(hasher);
+    for Capability { name, version, description, attributes } in capabilities {
+        (name, version, description, attributes).hash(hasher);
     }
     let Sla { latency_p50, latency_p99, throughput_rps, cost_per_request } = sla;
     (latency_p50, latency_p99, throughput_rps.map(f64::to_bits), cost_per_request.map(f64::to_bits)).hash(hasher);

@@ -3,6 +3,7 @@
 //! (`lease`), and another task watches over their deadlines (`timers`), on the runtime where heartbeats are heard.
 //! Readers take an immutable `Snapshot` and never wait.
 
+pub mod brake;
 pub mod clock;
 pub mod command;
 pub mod digest;
@@ -40,7 +41,7 @@ use tokio::{
 
 use self::{
     clock::Clock,
-    command::{Command, Error, Outcome, Register},
+    command::{CheckReport, Command, Error, Outcome, Register},
     lease::{Known, LeaseTable, Renewal},
     pace::Pace,
     state::{Dirty, Snapshot, State},
@@ -50,8 +51,8 @@ use self::{
 use crate::{
     dirty::DirtySet,
     model::{
-        Incarnation, InstanceKey, InstanceSpec, LeaseId, Limits, RawKey, RawResource, Revision, ServiceKey,
-        ServicePatch, Verdict,
+        Incarnation, InstanceId, InstanceKey, InstanceSpec, LeaseId, Limits, OverrideHealth, RawKey, RawResource,
+        Revision, ServiceKey, ServicePatch, Share, Verdict,
     },
     storage::{Opened, Storage},
     telemetry::{Census, Metrics},
@@ -223,7 +224,7 @@ impl Registry {
         lease: Option<LeaseId>,
         ttl: Option<Duration>,
         incarnation: Option<Incarnation>,
-        instances: Vec<(InstanceKey, InstanceSpec)>,
+        instances: Vec<(InstanceKey, Arc<InstanceSpec>)>,
     ) -> Result<(Outcome, Held), Error> {
         let new_lease = LeaseId(rand::random());
         let command = Command::Register(Register { lease, ttl, incarnation, instances, new_lease });
@@ -282,6 +283,34 @@ impl Registry {
         time: Option<Duration>,
     ) -> Result<Outcome, Error> {
         self.run(Command::Drain { key, incarnation, time }).await
+    }
+
+    /// Removes an instance whose liveness check has failed for so long.
+    pub async fn evict(&self, key: InstanceKey, incarnation: Incarnation) -> Result<Outcome, Error> {
+        self.run(Command::Evict { key, incarnation }).await
+    }
+
+    /// Puts an operator's word over an instance's health; none takes it back.
+    pub async fn set_override(
+        &self,
+        key: InstanceKey,
+        say: Option<(OverrideHealth, Arc<str>)>,
+    ) -> Result<Outcome, Error> {
+        self.run(Command::SetOverride { key, say }).await
+    }
+
+    /// Stores what probes found. At most `instances_per_call` reports, one an instance.
+    pub async fn report_checks(&self, reports: Vec<CheckReport>) -> Result<Outcome, Error> {
+        self.run(Command::ReportChecks(reports)).await
+    }
+
+    /// Stores steps of the weights of a service's instances.
+    pub async fn set_shares(
+        &self,
+        service: ServiceKey,
+        shares: Vec<(InstanceId, Incarnation, Share)>,
+    ) -> Result<Outcome, Error> {
+        self.run(Command::SetShares { service, shares }).await
     }
 
     pub async fn put_service(&self, key: ServiceKey, patch: ServicePatch) -> Result<Outcome, Error> {

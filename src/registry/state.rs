@@ -125,6 +125,8 @@ pub enum EventKind {
 pub struct Event {
     pub kind: EventKind,
     pub revision: Revision,
+    /// As it was before; of a new one nothing.
+    pub before: Option<Versioned<Instance>>,
     /// As it is now; of a removed one, as it was last.
     pub instance: Versioned<Instance>,
 }
@@ -204,6 +206,20 @@ impl State {
         self.leases.get(&id)
     }
 
+    /// The instances of a lease.
+    pub fn members(&self, id: LeaseId) -> impl Iterator<Item = &Versioned<Instance>> {
+        let members = self.leases.get(&id).into_iter().flat_map(|lease| &lease.members);
+        members.filter_map(|key| self.snapshot.instance(key))
+    }
+
+    pub fn lease_ttl(&self, id: LeaseId) -> Option<Duration> {
+        self.leases.get(&id).map(|lease| lease.lease.value.ttl)
+    }
+
+    pub fn lease_count(&self) -> usize {
+        self.leases.len()
+    }
+
     pub(super) fn tombstone(&self, key: &InstanceKey) -> Option<&(Revision, Tombstone)> {
         self.tombstones.get(key)
     }
@@ -251,8 +267,8 @@ impl State {
             (Key::Instance(key), Some(Record::Tombstone(tombstone))) => {
                 self.forget(&key);
                 self.tombstones_by_age.insert((tombstone.removed_at, key.clone()));
-                self.tombstones.insert(key.clone(), (revision, tombstone));
                 self.remove_instance(&key, revision, tombstone.cause, now, effects);
+                self.tombstones.insert(key, (revision, tombstone));
             }
             (Key::Instance(key), _) => {
                 self.forget(&key);
@@ -304,7 +320,7 @@ impl State {
         }
         effects.dirty.insert(Dirty::Service(key.service));
         let kind = if before.is_some() { EventKind::Changed } else { EventKind::Added };
-        effects.events.push(Event { kind, revision: instance.revision, instance });
+        effects.events.push(Event { kind, revision: instance.revision, before, instance });
     }
 
     fn remove_instance(
@@ -327,12 +343,21 @@ impl State {
         }
         self.move_member(Some(&instance.value), None, effects);
         effects.dirty.insert(Dirty::Service(key.service.clone()));
-        effects.events.push(Event { kind: EventKind::Removed(cause), revision, instance });
+        let before = Some(instance.clone());
+        effects.events.push(Event { kind: EventKind::Removed(cause), revision, before, instance });
     }
 
     /// Keeps the members of leases, and the digest of what was said of them.
     fn move_member(&mut self, before: Option<&Instance>, after: Option<&Instance>, effects: &mut Effects) {
         let stays = before.map(|before| before.lease) == after.map(|after| after.lease);
+        if let (Some(before), Some(after)) = (before, after)
+            && stays
+            && before.incarnation == after.incarnation
+            && Arc::ptr_eq(&before.spec, &after.spec)
+        {
+            // The agent said nothing: most changes are to health.
+            return;
+        }
         let said = |instance: &Instance| (instance.lease, Digest::of(instance));
         let (was, is) = (before.map(said), after.map(said));
         if was == is {

@@ -4,8 +4,10 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use super::{Change, CommitError, Key, Opened, Record, Storage, Transaction, memory::MemoryStore, redb::RedbStore};
 use crate::model::{
-    Exports, Incarnation, Instance, InstanceSpec, Lease, LeaseId, Locality, Namespace, NodeSelector, Port, PortName,
-    Protocol, RawKey, RawResource, RemovalCause, Revision, Service, ServicePort, Sla, Tombstone, UnixMillis, parse,
+    Brake, BrakeScope, Capability, CheckKind, CheckState, CheckStatus, Exports, Incarnation, Instance, InstanceSpec,
+    Lease, LeaseId, Locality, Namespace, NodeSelector, Override, OverrideHealth, Port, PortName, Protocol, RawKey,
+    RawResource, RemovalCause, Revision, Service, ServicePort, Share, Sla, Tombstone, Transition, Turn, UnixMillis,
+    Verdict, parse,
 };
 
 pub(crate) fn service(name: &str) -> (Key, Record) {
@@ -15,6 +17,7 @@ pub(crate) fn service(name: &str) -> (Key, Record) {
         ports: [(port, ServicePort { protocol: Protocol::Http, number: 80 })].into(),
         drain_time: Duration::from_secs(15),
         exports: Exports { all: true, namespaces: [Namespace::default()].into() },
+        brake: false,
     };
     (Key::Service(parse::service_key("", name).expect("a key")), Record::Service(Arc::new(service)))
 }
@@ -22,30 +25,54 @@ pub(crate) fn service(name: &str) -> (Key, Record) {
 pub(crate) fn instance(service: &str, id: &str, weight: u16) -> (Key, Record) {
     let key = parse::instance_key("", service, id).expect("a key");
     let port = PortName::parse("port", "http").expect("a label");
+    let spec = InstanceSpec {
+        address: [10, 0, 0, 1].into(),
+        ports: vec![Port { name: port, number: 80, protocol: Protocol::Http }],
+        weight,
+        ready: true,
+        labels: [("a", "b")].into(),
+        capabilities: vec![Capability {
+            name: "ocr".into(),
+            version: "2".into(),
+            description: "reads".into(),
+            attributes: [("pages", "9")].into(),
+        }],
+        locality: Arc::new(Locality { region: "r".into(), ..Locality::default() }),
+        sla: Sla { throughput_rps: Some(0.5), ..Sla::default() },
+        description: "a reader".into(),
+    };
+    let turn = |turn| Transition { at: UnixMillis(3), turn, reason: "why".into() };
+    let check = CheckState {
+        name: "http".into(),
+        kind: CheckKind::Readiness,
+        status: CheckStatus::Failing,
+        since: UnixMillis(5),
+        output: "503".into(),
+    };
+    let operator = Override { health: OverrideHealth::Degraded, reason: "a trial".into(), since: UnixMillis(6) };
     let instance = Instance {
-        key: key.clone(),
-        incarnation: Incarnation(1),
-        lease: LeaseId(1),
-        spec: InstanceSpec {
-            address: [10, 0, 0, 1].into(),
-            ports: vec![Port { name: port, number: 80, protocol: Protocol::Http }],
-            weight,
-            ready: true,
-            labels: [("a".to_owned(), "b".to_owned())].into(),
-            capabilities: Vec::new(),
-            locality: Arc::new(Locality { region: "r".into(), ..Locality::default() }),
-            sla: Sla { throughput_rps: Some(0.5), ..Sla::default() },
-        },
-        registered_at: UnixMillis(1),
         was_ready: true,
+        ready_since: UnixMillis(3),
+        lapsed: Some(UnixMillis(4)),
+        brake: Some(Brake { scope: BrakeScope::Zone, since: UnixMillis(4) }),
+        checks: [check].into(),
+        operator: Some(Arc::new(operator)),
+        share: Share::of_percent(40),
         health_since: UnixMillis(2),
-        drain: None,
+        history: [turn(Turn::To(Verdict::Suspect)), turn(Turn::Removed(RemovalCause::Evicted))].into_iter().collect(),
+        ..Instance::new(key.clone(), Incarnation(1), LeaseId(1), Arc::new(spec), UnixMillis(1))
     };
     (Key::Instance(key), Record::Instance(Arc::new(instance)))
 }
 
 pub(crate) fn tombstone(service: &str, id: &str) -> (Key, Record) {
-    let tombstone = Tombstone { incarnation: Incarnation(3), cause: RemovalCause::Drained, removed_at: UnixMillis(4) };
+    let turn = Transition { at: UnixMillis(4), turn: Turn::Removed(RemovalCause::Drained), reason: "".into() };
+    let tombstone = Tombstone {
+        incarnation: Incarnation(3),
+        cause: RemovalCause::Drained,
+        removed_at: UnixMillis(4),
+        history: [turn].into_iter().collect(),
+    };
     (Key::Instance(parse::instance_key("", service, id).expect("a key")), Record::Tombstone(tombstone))
 }
 
@@ -61,15 +88,19 @@ pub(crate) fn raw(name: &str, variant: &str) -> (Key, Record) {
 }
 
 fn put((key, record): (Key, Record)) -> Transaction {
-    Transaction { expect: Vec::new(), changes: vec![Change { key, record: Some(record) }] }
+    Transaction { expect: Vec::new(), changes: vec![Change { key, record: Some(record) }], lazy: false }
 }
 
 fn put_if(expect: Revision, (key, record): (Key, Record)) -> Transaction {
-    Transaction { expect: vec![(key.clone(), expect)], changes: vec![Change { key, record: Some(record) }] }
+    Transaction {
+        expect: vec![(key.clone(), expect)],
+        changes: vec![Change { key, record: Some(record) }],
+        lazy: false,
+    }
 }
 
 fn delete(key: Key) -> Transaction {
-    Transaction { expect: Vec::new(), changes: vec![Change { key, record: None }] }
+    Transaction { expect: Vec::new(), changes: vec![Change { key, record: None }], lazy: false }
 }
 
 async fn conforms(store: &dyn Storage, opened: &mut Opened) {
@@ -78,6 +109,7 @@ async fn conforms(store: &dyn Storage, opened: &mut Opened) {
 
     // One call, several writes: each has its revision, and they come down the stream in order and whole.
     let both = Transaction {
+        lazy: false,
         expect: Vec::new(),
         changes: [instance("a", "1", 1), lease(1)].map(|(key, record)| Change { key, record: Some(record) }).into(),
     };

@@ -52,6 +52,8 @@ pub struct Transaction {
     /// The revisions that these keys must have; 0 for a key that must be absent.
     pub expect: Vec<(Key, Revision)>,
     pub changes: Vec<Change>,
+    /// A crash may lose it: it becomes durable with the next write that is not, and soon in any case.
+    pub lazy: bool,
 }
 
 /// One atomic write that happened.

@@ -2,12 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use convoy_client::proto::PutServiceRequest;
 use prost::Message;
 
 use super::{Key, Record};
 use crate::model::{
-    Drain, Incarnation, Instance, InstanceKey, Invalid, Lease, LeaseId, Limits, NodeSelector, RawKey, RawResource,
-    RemovalCause, Revision, Service, Tombstone, UnixMillis, parse, wire,
+    CheckKind, CheckState, CheckStatus, Drain, Incarnation, Instance, InstanceKey, Invalid, Lease, LeaseId, Limits,
+    NodeSelector, Override, RawKey, RawResource, RemovalCause, Revision, Service, Share, Tombstone, UnixMillis, parse,
+    wire,
 };
 
 #[allow(clippy::large_enum_variant, reason = "generated; one is decoded at a time")]
@@ -15,7 +17,8 @@ mod stored {
     tonic::include_proto!("convoy.storage.v1");
 }
 use stored::{
-    Cause, StoredInstance, StoredLease, StoredRaw, StoredRecord, StoredService, StoredTombstone, stored_record,
+    StoredCheck, StoredInstance, StoredLease, StoredOverride, StoredRaw, StoredRecord, StoredService, StoredTombstone,
+    stored_check, stored_record,
 };
 
 /// Why bytes of a store cannot be read.
@@ -74,6 +77,7 @@ pub fn encode(revision: Revision, record: &Record) -> Vec<u8> {
             ports: service.ports.iter().map(wire::service_port).collect(),
             drain_time_ms: millis(service.drain_time),
             export_to: wire::exports(&service.exports),
+            no_brake: !service.brake,
         }),
         Record::Instance(instance) => stored_record::Record::Instance(StoredInstance {
             registration: Some(wire::registration(&instance.key, &instance.spec)),
@@ -84,11 +88,23 @@ pub fn encode(revision: Revision, record: &Record) -> Vec<u8> {
             draining_since_ms: instance.drain.map_or(0, |drain| drain.since.0),
             drain_time_ms: instance.drain.map_or(0, |drain| millis(drain.time)),
             health_since_ms: instance.health_since.0,
+            ready_since_ms: instance.ready_since.0,
+            lapsed_ms: instance.lapsed.unwrap_or_default().0,
+            brake: instance.brake.map(wire::brake),
+            checks: instance.checks.iter().map(encode_check).collect(),
+            operator: instance.operator.as_ref().map(|operator| StoredOverride {
+                health: wire::override_health(operator.health).into(),
+                reason: operator.reason.to_string(),
+                since_ms: operator.since.0,
+            }),
+            share: instance.share.percent(),
+            history: wire::history(&instance.history),
         }),
         Record::Tombstone(tombstone) => stored_record::Record::Tombstone(StoredTombstone {
             incarnation: tombstone.incarnation.0,
-            cause: encode_cause(tombstone.cause).into(),
+            cause: wire::cause(tombstone.cause).into(),
             removed_at_ms: tombstone.removed_at.0,
+            history: wire::history(&tombstone.history),
         }),
         Record::Lease(lease) => {
             stored_record::Record::Lease(StoredLease { ttl_ms: millis(lease.ttl), incarnation: lease.incarnation.0 })
@@ -106,15 +122,17 @@ pub fn decode(bytes: &[u8]) -> Result<(Revision, Record), Unreadable> {
     let stored = StoredRecord::decode(bytes)?;
     let record = match stored.record.ok_or(Unreadable::Shape("the record is empty or of a newer version"))? {
         stored_record::Record::Service(from) => {
-            let patch = parse::service(&from.default_port, &from.ports, None, None, &no_limits())?;
+            let said = PutServiceRequest { default_port: from.default_port, ports: from.ports, ..Default::default() };
+            let patch = parse::service(&said, &no_limits())?;
             let (drain_time, exports) = (Duration::from_millis(from.drain_time_ms), parse::exports(&from.export_to)?);
-            Record::Service(Arc::new(Service { drain_time, exports, ..patch.apply(None)? }))
+            Record::Service(Arc::new(Service { drain_time, exports, brake: !from.no_brake, ..patch.apply(None)? }))
         }
         stored_record::Record::Instance(from) => Record::Instance(Arc::new(decode_instance(from)?)),
         stored_record::Record::Tombstone(from) => Record::Tombstone(Tombstone {
             incarnation: Incarnation(from.incarnation),
-            cause: decode_cause(from.cause()),
+            cause: parse::cause(from.cause()).unwrap_or(RemovalCause::Expired),
             removed_at: UnixMillis(from.removed_at_ms),
+            history: parse::history(from.history),
         }),
         stored_record::Record::Lease(from) => {
             let ttl = Duration::from_millis(from.ttl_ms);
@@ -136,10 +154,54 @@ fn decode_instance(from: StoredInstance) -> Result<Instance, Unreadable> {
         lease: LeaseId::parse("lease", &from.lease)?,
         spec,
         registered_at: UnixMillis(from.registered_at_ms),
+        ready_since: UnixMillis(from.ready_since_ms),
         was_ready: from.was_ready,
-        health_since: UnixMillis(from.health_since_ms),
+        lapsed: (from.lapsed_ms != 0).then_some(UnixMillis(from.lapsed_ms)),
+        brake: from.brake.as_ref().and_then(parse::brake),
+        checks: from.checks.into_iter().map(decode_check).collect(),
+        operator: from.operator.map(decode_override).transpose()?.flatten().map(Arc::new),
         drain,
+        share: Share::of_percent(if from.share == 0 { 100 } else { from.share }),
+        health_since: UnixMillis(from.health_since_ms),
+        history: parse::history(from.history),
     })
+}
+
+fn encode_check(check: &CheckState) -> StoredCheck {
+    let status = match check.status {
+        CheckStatus::Pending => stored_check::Status::Pending,
+        CheckStatus::Passing => stored_check::Status::Passing,
+        CheckStatus::Degraded => stored_check::Status::Degraded,
+        CheckStatus::Failing => stored_check::Status::Failing,
+    };
+    StoredCheck {
+        name: check.name.to_string(),
+        readiness: check.kind == CheckKind::Readiness,
+        status: status.into(),
+        since_ms: check.since.0,
+        output: check.output.to_string(),
+    }
+}
+
+fn decode_check(from: StoredCheck) -> CheckState {
+    let status = match from.status() {
+        stored_check::Status::Pending => CheckStatus::Pending,
+        stored_check::Status::Passing => CheckStatus::Passing,
+        stored_check::Status::Degraded => CheckStatus::Degraded,
+        stored_check::Status::Failing => CheckStatus::Failing,
+    };
+    CheckState {
+        kind: if from.readiness { CheckKind::Readiness } else { CheckKind::Liveness },
+        status,
+        since: UnixMillis(from.since_ms),
+        name: from.name.into(),
+        output: from.output.into(),
+    }
+}
+
+fn decode_override(from: StoredOverride) -> Result<Option<Override>, Unreadable> {
+    let said = parse::override_of(from.health, from.reason)?;
+    Ok(said.map(|(health, reason)| Override { health, reason, since: UnixMillis(from.since_ms) }))
 }
 
 fn decode_raw(from: StoredRaw) -> Result<RawResource, Unreadable> {
@@ -150,24 +212,6 @@ fn decode_raw(from: StoredRaw) -> Result<RawResource, Unreadable> {
 
 fn millis(duration: Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX)
-}
-
-fn encode_cause(cause: RemovalCause) -> Cause {
-    match cause {
-        RemovalCause::Expired => Cause::Expired,
-        RemovalCause::Deregistered => Cause::Deregistered,
-        RemovalCause::Drained => Cause::Drained,
-        RemovalCause::Replaced => Cause::Replaced,
-    }
-}
-
-fn decode_cause(cause: Cause) -> RemovalCause {
-    match cause {
-        Cause::Expired | Cause::Unspecified => RemovalCause::Expired,
-        Cause::Deregistered => RemovalCause::Deregistered,
-        Cause::Drained => RemovalCause::Drained,
-        Cause::Replaced => RemovalCause::Replaced,
-    }
 }
 
 #[cfg(test)]

@@ -3,10 +3,12 @@
 //! | verdict             | in EDS   |
 //! | ------------------- | -------- |
 //! | healthy             | HEALTHY  |
+//! | degraded, suspect   | DEGRADED |
 //! | draining            | DRAINING |
 //! | starting, unhealthy | left out |
 //!
-//! Weight 0 is left out too. UNHEALTHY is never sent. Localities and endpoints come in a stable order, each address
+//! Suspects keep the status that they had when no endpoint would be HEALTHY without them, and when it is Convoy that is
+//! blind: what it cannot see is no reason to change anything. Weight 0 is left out too. UNHEALTHY is never sent. Localities and endpoints come in a stable order, each address
 //! once (the registry sees to it), and a locality's weight is the sum of its endpoints' (gRPC leaves out a locality
 //! without one). Endpoints are written field by field into the assignment: that costs about as much as copying them
 //! from a place where they were kept, and needs none.
@@ -26,7 +28,7 @@ use prost::{
 
 use super::{Built, names::parse_cluster, number};
 use crate::{
-    model::{Instance, Locality, Port, PortName, Verdict},
+    model::{BrakeScope, Instance, Locality, Port, PortName, Verdict},
     registry::state::{ServiceState, Snapshot},
 };
 
@@ -52,12 +54,18 @@ struct Group {
 /// `envoy.config.endpoint.v3.ClusterLoadAssignment`, field by field, from encoded endpoints.
 fn assignment(name: &str, state: &ServiceState, port: &PortName) -> Vec<u8> {
     let mut groups: BTreeMap<&Arc<Locality>, Group> = BTreeMap::new();
-    for instance in state.instances.values() {
-        let instance = &instance.value;
-        let Some((endpoint, status)) = instance.port(port).zip(status(instance)) else { continue };
+    let with_port = || state.instances.values().filter_map(|of| Some((&*of.value, of.value.port(port)?)));
+    let suspects = if with_port().any(|(of, _)| status(of, Suspects::Degraded) == Some(HealthStatus::Healthy)) {
+        Suspects::Degraded
+    } else {
+        Suspects::AsBefore
+    };
+    for (instance, endpoint) in with_port() {
+        let Some(status) = status(instance, suspects) else { continue };
+        let weight = instance.weight();
         let group = groups.entry(&instance.spec.locality).or_default();
-        put_endpoint(instance.spec.address, instance.spec.weight, endpoint, status, &mut group.endpoints);
-        group.weight = group.weight.saturating_add(instance.spec.weight.into());
+        put_endpoint(instance.spec.address, weight, endpoint, status, &mut group.endpoints);
+        group.weight = group.weight.saturating_add(weight.into());
     }
     let mut bytes = Vec::new();
     put_bytes(1, name.as_bytes(), &mut bytes);
@@ -88,11 +96,25 @@ fn put_bytes(field: u32, value: &[u8], into: &mut Vec<u8>) {
     into.extend_from_slice(value);
 }
 
-fn status(instance: &Instance) -> Option<HealthStatus> {
-    match instance.health().verdict {
+/// What suspects are told as.
+#[derive(Clone, Copy)]
+enum Suspects {
+    Degraded,
+    AsBefore,
+}
+
+fn status(instance: &Instance, suspects: Suspects) -> Option<HealthStatus> {
+    let blind = instance.brake.is_some_and(|brake| matches!(brake.scope, BrakeScope::Blind | BrakeScope::Checks));
+    let verdict = match (instance.verdict(), suspects) {
+        (Verdict::Suspect, Suspects::AsBefore) => instance.verdict_before(),
+        (Verdict::Suspect, _) if blind => instance.verdict_before(),
+        (verdict, _) => verdict,
+    };
+    match verdict {
         _ if instance.spec.weight == 0 => None,
         Verdict::Starting | Verdict::Unhealthy => None,
         Verdict::Healthy => Some(HealthStatus::Healthy),
+        Verdict::Degraded | Verdict::Suspect => Some(HealthStatus::Degraded),
         Verdict::Draining => Some(HealthStatus::Draining),
     }
 }

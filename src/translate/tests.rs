@@ -41,6 +41,7 @@ impl Given {
                 .collect(),
             drain_time: Duration::from_secs(15),
             exports: Exports { all: true, ..Exports::default() },
+            brake: true,
         };
         let key = Key::Service(parse::service_key(namespace, name).expect("a key"));
         self.records.push((key, Revision(1), Record::Service(Arc::new(service))));
@@ -51,25 +52,19 @@ impl Given {
         let (name, namespace) = service.split_once('.').unwrap_or((service, ""));
         let key = parse::instance_key(namespace, name, id).expect("a key");
         let host = u8::try_from(self.records.len()).expect("few");
-        let mut instance = Instance {
-            key: key.clone(),
-            incarnation: Incarnation(1),
-            lease: LeaseId(1),
-            spec: InstanceSpec {
-                address: [10, 0, 0, host].into(),
-                ports: vec![Port { name: port_name("http"), number: 8080, protocol: Protocol::Http }],
-                weight: 100,
-                ready: true,
-                labels: Default::default(),
-                capabilities: Vec::new(),
-                locality: Arc::default(),
-                sla: Sla::default(),
-            },
-            registered_at: UnixMillis(1),
-            was_ready: true,
-            health_since: UnixMillis(1),
-            drain: None,
+        let spec = InstanceSpec {
+            address: [10, 0, 0, host].into(),
+            ports: vec![Port { name: port_name("http"), number: 8080, protocol: Protocol::Http }],
+            weight: 100,
+            ready: true,
+            labels: Default::default(),
+            capabilities: Vec::new(),
+            locality: Arc::default(),
+            sla: Sla::default(),
+            description: "".into(),
         };
+        let mut instance = Instance::new(key.clone(), Incarnation(1), LeaseId(1), Arc::new(spec), UnixMillis(1));
+        instance.was_ready = true;
         change(&mut instance);
         self.records.push((Key::Instance(key), Revision(2), Record::Instance(Arc::new(instance))));
         self
@@ -78,6 +73,10 @@ impl Given {
     fn snapshot(self) -> Snapshot {
         State::load(Revision(2), self.records, UnixMillis(1)).0.snapshot().clone()
     }
+}
+
+fn spec(instance: &mut Instance) -> &mut InstanceSpec {
+    Arc::make_mut(&mut instance.spec)
 }
 
 fn port_name(name: &str) -> PortName {
@@ -117,10 +116,17 @@ fn endpoints_by_verdict_and_weight() {
             |i| i.drain = Some(Drain { since: UnixMillis(1), time: Duration::from_secs(1) }),
             Some("DRAINING"),
         ),
-        ("starting", |i| (i.spec.ready, i.was_ready) = (false, false), None),
-        ("unhealthy", |i| i.spec.ready = false, None),
-        ("weight 0", |i| i.spec.weight = 0, None),
-        ("another port", |i| i.spec.ports[0].name = port_name("other"), None),
+        (
+            "starting",
+            |i| {
+                spec(i).ready = false;
+                i.was_ready = false;
+            },
+            None,
+        ),
+        ("unhealthy", |i| spec(i).ready = false, None),
+        ("weight 0", |i| spec(i).weight = 0, None),
+        ("another port", |i| spec(i).ports[0].name = port_name("other"), None),
     ];
     for (case, change, expected) in table {
         let snapshot = Given::new().service("web", HTTP).instance("web", "1", change).snapshot();
@@ -135,9 +141,9 @@ fn an_endpoints_weight_is_exactly_its_own_and_a_localitys_the_sum() {
     let zone = |zone: &str| Arc::new(Locality { region: "r".into(), zone: zone.into(), sub_zone: String::new() });
     let snapshot = Given::new()
         .service("web", HTTP)
-        .instance("web", "1", |i| (i.spec.weight, i.spec.locality) = (65_535, zone("b")))
-        .instance("web", "2", |i| (i.spec.weight, i.spec.locality) = (1, zone("b")))
-        .instance("web", "3", |i| (i.spec.weight, i.spec.locality) = (7, zone("a")))
+        .instance("web", "1", |i| (spec(i).weight, spec(i).locality) = (65_535, zone("b")))
+        .instance("web", "2", |i| (spec(i).weight, spec(i).locality) = (1, zone("b")))
+        .instance("web", "3", |i| (spec(i).weight, spec(i).locality) = (7, zone("a")))
         .snapshot();
     let assignment = assignment("web", &snapshot);
     assert_eq!(assignment.cluster_name, "web");
@@ -167,7 +173,7 @@ fn rule_55_each_port_has_a_cluster_and_an_assignment_of_its_own() {
     let snapshot = Given::new()
         .service("web.shop", &ports)
         .instance("web.shop", "1", |i| {
-            i.spec.ports.push(Port { name: port_name("admin"), number: 9090, protocol: Protocol::Http });
+            spec(i).ports.push(Port { name: port_name("admin"), number: 9090, protocol: Protocol::Http });
         })
         .snapshot();
     let view = View { namespace: Namespace::default(), outbound: None, imports: None };
@@ -323,9 +329,9 @@ fn rule_64_endpoints_have_a_stable_order_and_no_metadata() {
     let assignments = [["1", "2", "3"], ["3", "1", "2"]].map(|ids| {
         let given = ids.into_iter().fold(Given::new().service("web", HTTP), |given, id| {
             given.instance("web", id, |i| {
-                i.spec.address = format!("10.0.0.{id}").parse().expect("an address");
-                i.spec.labels = [("version".to_owned(), id.to_owned())].into();
-                i.spec.locality = zone(if id == "1" { "b" } else { "a" });
+                spec(i).address = format!("10.0.0.{id}").parse().expect("an address");
+                spec(i).labels = [("version", id)].into();
+                spec(i).locality = zone(if id == "1" { "b" } else { "a" });
             })
         });
         assignment("web", &given.snapshot())
@@ -362,7 +368,7 @@ fn rule_45_the_same_state_is_the_same_bytes() {
         let mut given = Given::new().service("web", &ports).service("api", HTTP);
         for id in 0..20 {
             given = given.instance("web", &id.to_string(), |i| {
-                i.spec.locality = Arc::new(Locality { zone: (id % 3).to_string(), ..Locality::default() });
+                spec(i).locality = Arc::new(Locality { zone: (id % 3).to_string(), ..Locality::default() });
             });
         }
         given.snapshot()

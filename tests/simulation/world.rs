@@ -128,11 +128,12 @@ impl World {
             capabilities: Vec::new(),
             locality: Arc::new(Locality { zone: self.one_of(&["a", "b"]).into(), ..Locality::default() }),
             sla: Sla::default(),
+            description: "".into(),
         };
         let ttl = Some(Duration::from_millis(self.random.random_range(50..3_000)));
         let incarnation = self.random.random_bool(0.3).then(|| Incarnation(self.random.random_range(1..1000)));
         // Refusals are part of the history.
-        let _ = self.registry.register(None, ttl, incarnation, vec![(key, spec)]).await;
+        let _ = self.registry.register(None, ttl, incarnation, vec![(key, spec.into())]).await;
     }
 
     async fn deregister(&mut self) {

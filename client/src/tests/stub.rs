@@ -140,6 +140,10 @@ impl Registry for Stub {
         Ok(Response::new(proto::DrainResponse { drain_time, ..Default::default() }))
     }
 
+    async fn set_override(&self, _: Request<proto::SetOverrideRequest>) -> Answer<proto::SetOverrideResponse> {
+        Err(Status::unimplemented("no agent asks for it"))
+    }
+
     async fn get_instance(&self, request: Request<proto::GetInstanceRequest>) -> Answer<proto::Instance> {
         let found = self.memory().instances.get(&request.into_inner().id).cloned();
         found.map(Response::new).ok_or_else(|| Status::not_found("no such instance"))

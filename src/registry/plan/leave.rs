@@ -1,6 +1,6 @@
 //! Leaving: deregistered, drained, expired, and at last forgotten.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use super::{Plan, check_newer, tombstone};
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
         service::DEFAULT_DRAIN_TIME,
     },
     registry::{command::Error, state::State},
-    storage::{Key, Record},
+    storage::Key,
 };
 
 impl State {
@@ -29,6 +29,14 @@ impl State {
         Ok(self.remove([key], RemovalCause::Deregistered, now))
     }
 
+    /// Removes an instance whose liveness check has failed for so long.
+    pub(super) fn plan_evict(&self, key: &InstanceKey, incarnation: Incarnation, now: UnixMillis) -> Plan {
+        match self.snapshot().instance(key) {
+            Some(current) if current.value.incarnation == incarnation => self.remove([key], RemovalCause::Evicted, now),
+            _ => Plan::default(),
+        }
+    }
+
     pub(super) fn plan_drain(
         &self,
         key: &InstanceKey,
@@ -46,8 +54,7 @@ impl State {
         plan.expect(Key::Instance(key.clone()), current.revision);
         if current.value.drain.is_none() {
             let drain = Some(Drain { since: now, time });
-            let instance = Instance { drain, health_since: now, ..Instance::clone(&current.value) };
-            plan.put(Key::Instance(key.clone()), Record::Instance(Arc::new(instance)));
+            plan.change(&current.value, Instance { drain, ..Instance::clone(&current.value) }, now);
         }
         Ok(plan)
     }

@@ -4,6 +4,7 @@
 //! key, and the same one after somebody's decision (deregistered, drained, replaced). After an expiry the same one may
 //! come back by registering. A lease is of one incarnation.
 
+mod axes;
 mod leave;
 mod raw;
 mod register;
@@ -12,6 +13,7 @@ mod service;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use super::{
@@ -21,7 +23,7 @@ use super::{
 use crate::{
     model::{
         Incarnation, Instance, InstanceKey, LeaseId, Limits, RemovalCause, Revision, ServiceKey, ServicePort,
-        Tombstone, UnixMillis,
+        Tombstone, Transition, Turn, UnixMillis,
     },
     storage::{Change, Key, Record, Transaction},
 };
@@ -59,6 +61,14 @@ impl Plan {
 
     fn put(&mut self, key: Key, record: Record) {
         self.transaction.changes.push(Change { key, record: Some(record) });
+    }
+
+    /// Puts what became of an instance, with what follows for its verdict and history; nothing if it is the same.
+    fn change(&mut self, before: &Instance, next: Instance, now: UnixMillis) {
+        let next = next.settled(Some(before), now);
+        if next != *before {
+            self.put(Key::Instance(next.key.clone()), Record::Instance(Arc::new(next)));
+        }
     }
 
     /// Notes that some come to a group, if it has room for them.
@@ -121,6 +131,13 @@ impl State {
             Command::DeleteService { key } => self.plan_delete_service(key),
             Command::PutRaw { key, resource } => self.plan_put_raw(key, resource, limits),
             Command::DeleteRaw { key } => self.plan_delete_raw(key),
+            Command::Evict { key, incarnation } => Ok(self.plan_evict(key, *incarnation, now)),
+            Command::SetOverride { key, say } => self.plan_override(key, say.as_ref(), now),
+            Command::ReportChecks(reports) => Ok(self.plan_checks(reports, now)),
+            Command::SetShares { service, shares } => Ok(self.plan_shares(service, shares, now)),
+            Command::SetBrakes(brakes) => Ok(self.plan_brakes(brakes, now)),
+            Command::Lapse { lease, scope } => Ok(self.plan_lapse(*lease, *scope, now, limits)),
+            Command::Restore(lease) => Ok(self.plan_restore(*lease, now, limits)),
             Command::Expire(lease) => Ok(self.plan_expire(*lease, now, limits)),
             Command::FinishDrain { key, incarnation } => Ok(self.plan_finish_drain(key, *incarnation, now)),
             Command::Forget(keys) => Ok(self.plan_forget(keys)),
@@ -144,7 +161,9 @@ impl State {
 }
 
 fn tombstone(instance: &Instance, cause: RemovalCause, now: UnixMillis) -> Record {
-    Record::Tombstone(Tombstone { incarnation: instance.incarnation, cause, removed_at: now })
+    let turn = Transition { at: now, turn: Turn::Removed(cause), reason: "".into() };
+    let history = instance.history.with(turn);
+    Record::Tombstone(Tombstone { incarnation: instance.incarnation, cause, removed_at: now, history })
 }
 
 fn check_newer(key: &InstanceKey, given: Incarnation, current: Option<Incarnation>) -> Result<(), Error> {

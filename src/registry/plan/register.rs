@@ -8,8 +8,8 @@ use std::{
 use super::{Group, Plan, check_newer, check_protocol, tombstone};
 use crate::{
     model::{
-        Exports, Incarnation, Instance, InstanceKey, InstanceSpec, Invalid, Lease, LeaseId, Limits, RemovalCause,
-        Service, ServiceKey, ServicePort, Tombstone, UnixMillis, service::DEFAULT_DRAIN_TIME, verdict,
+        Incarnation, Instance, InstanceKey, InstanceSpec, Invalid, Lease, LeaseId, Limits, RemovalCause, Service,
+        ServiceKey, ServicePort, Tombstone, UnixMillis,
     },
     registry::{
         command::{Error, Register},
@@ -52,12 +52,12 @@ impl State {
     /// The incarnation that each instance of a registration will have.
     fn incarnations(&self, register: &Register) -> Result<Vec<Incarnation>, Error> {
         let named = register.lease.and_then(|id| self.lease(id)).map(|state| state.lease.value.incarnation);
-        let incarnation = |(key, _): &(InstanceKey, InstanceSpec)| {
+        let incarnation = |(key, _): &(InstanceKey, Arc<InstanceSpec>)| {
             let current = self.snapshot().instance(key).map(|instance| instance.value.incarnation);
-            let gone = self.tombstone(key).map(|(_, tombstone)| *tombstone);
+            let gone = self.tombstone(key).map(|(_, tombstone)| tombstone);
             // Whoever shares a lease is of its incarnation, and is fenced by it like one who says so.
             let Some(given) = register.incarnation.or(named) else {
-                let after = |gone: Tombstone| Incarnation(gone.incarnation.0.saturating_add(1));
+                let after = |gone: &Tombstone| Incarnation(gone.incarnation.0.saturating_add(1));
                 return Ok(current.or(gone.map(after)).unwrap_or(Incarnation(1)));
             };
             check_newer(key, given, current.or(gone.map(|gone| gone.incarnation)))?;
@@ -116,7 +116,7 @@ impl State {
     fn put_instance_plan(
         &self,
         key: &InstanceKey,
-        spec: &InstanceSpec,
+        spec: &Arc<InstanceSpec>,
         lease: LeaseId,
         incarnation: Incarnation,
         now: UnixMillis,
@@ -125,10 +125,15 @@ impl State {
     ) {
         plan.instances.push(key.clone());
         let current = self.snapshot().instance(key);
-        let gone = self.tombstone(key).map(|(revision, _)| *revision);
-        let revision = current.map(|current| current.revision).or(gone).unwrap_or_default();
-        plan.expect(Key::Instance(key.clone()), revision);
-        let instance = successor(key, spec, lease, incarnation, current.map(|current| &*current.value), now);
+        let gone = self.tombstone(key);
+        let revision = current.map(|current| current.revision).or(gone.map(|(revision, _)| *revision));
+        plan.expect(Key::Instance(key.clone()), revision.unwrap_or_default());
+        let history = gone.map(|(_, tombstone)| tombstone.history.clone()).unwrap_or_default();
+        let instance = Instance { history, ..Instance::new(key.clone(), incarnation, lease, spec.clone(), now) };
+        let instance = match current {
+            Some(current) => successor(&current.value, instance, now),
+            None => instance.settled(None, now),
+        };
         if let Some(current) = current {
             if *current.value == instance {
                 return;
@@ -188,39 +193,29 @@ impl State {
     }
 }
 
-/// What an instance becomes when its agent says `spec`.
-fn successor(
-    key: &InstanceKey,
-    spec: &InstanceSpec,
-    lease: LeaseId,
-    incarnation: Incarnation,
-    current: Option<&Instance>,
-    now: UnixMillis,
-) -> Instance {
-    let same = current.filter(|current| current.incarnation == incarnation);
-    let was_ready = spec.ready || same.is_some_and(|same| same.was_ready);
-    let drain = same.and_then(|same| same.drain);
-    let (verdict, _) = verdict(drain.is_some(), spec.ready, was_ready);
-    let health_since = same.filter(|same| same.health().verdict == verdict).map_or(now, |same| same.health_since);
-    Instance {
-        key: key.clone(),
-        incarnation,
-        lease,
-        spec: spec.clone(),
-        registered_at: same.map_or(now, |same| same.registered_at),
-        was_ready,
-        health_since,
-        drain,
+/// What an instance becomes when its agent registers it again: what others say of it stays, if it is the same incarnation.
+fn successor(current: &Instance, new: Instance, now: UnixMillis) -> Instance {
+    let history = current.history.clone();
+    if current.incarnation != new.incarnation {
+        // An operator's word is about the place, whoever comes to it.
+        return Instance { history, operator: current.operator.clone(), ..new }.settled(Some(current), now);
     }
+    let said = current.spec.ready == new.spec.ready;
+    // Its agent has just been heard.
+    let kept = current.brake.filter(|_| current.lapsed.is_none());
+    Instance {
+        lease: new.lease,
+        spec: if current.spec == new.spec { current.spec.clone() } else { new.spec },
+        ready_since: if said { current.ready_since } else { now },
+        lapsed: None,
+        brake: kept,
+        ..current.clone()
+    }
+    .settled(Some(current), now)
 }
 
 fn add_ports(key: &ServiceKey, service: &mut Option<Service>, spec: &InstanceSpec) -> Result<(), Error> {
-    let service = service.get_or_insert_with(|| Service {
-        default_port: spec.ports[0].name.clone(),
-        ports: Default::default(),
-        drain_time: DEFAULT_DRAIN_TIME,
-        exports: Exports::default(),
-    });
+    let service = service.get_or_insert_with(|| Service::new(spec.ports[0].name.clone()));
     for port in &spec.ports {
         check_protocol(key, &port.name, service.ports.get(&port.name).copied(), port.protocol)?;
         let new = ServicePort { protocol: port.protocol, number: port.number };
@@ -230,7 +225,7 @@ fn add_ports(key: &ServiceKey, service: &mut Option<Service>, spec: &InstanceSpe
 }
 
 /// In one call no instance stands twice, nor any address and port of a service.
-fn check_distinct(instances: &[(InstanceKey, InstanceSpec)]) -> Result<(), Error> {
+fn check_distinct(instances: &[(InstanceKey, Arc<InstanceSpec>)]) -> Result<(), Error> {
     if instances.is_empty() {
         return Err(Invalid::new("instances", 0, "at least one instance").into());
     }

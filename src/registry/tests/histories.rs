@@ -95,7 +95,7 @@ impl Book {
         for id in 0..5 {
             let key = key(&format!("web/{id}"));
             if let Some((revision, tombstone)) = self.state.tombstone(&key) {
-                records.push((Key::Instance(key), *revision, Record::Tombstone(*tombstone)));
+                records.push((Key::Instance(key), *revision, Record::Tombstone(tombstone.clone())));
             }
         }
         records

@@ -1,5 +1,7 @@
 //! The pure registry: commands on a state, as tables; then random histories; then the task on paused time.
 
+mod axes;
+mod braking;
 mod fencing;
 mod histories;
 mod raw;
@@ -15,7 +17,7 @@ use super::{
 use crate::{
     model::{
         Incarnation, Instance, InstanceKey, InstanceSpec, LeaseId, Limits, Locality, Port, PortName, Protocol,
-        RemovalCause, Revision, ServiceKey, Sla, UnixMillis, parse,
+        RemovalCause, Revision, ServiceKey, Sla, UnixMillis, Verdict, parse,
     },
     storage::Commit,
 };
@@ -78,7 +80,7 @@ impl Book {
     ) -> Result<LeaseId, Error> {
         let new_lease = LeaseId(self.next_lease);
         self.next_lease += 1;
-        let instances = instances.iter().map(|(name, spec)| (key(name), spec.clone())).collect();
+        let instances = instances.iter().map(|(name, spec)| (key(name), Arc::new(spec.clone()))).collect();
         let incarnation = incarnation.map(Incarnation);
         let register = Register { lease, ttl: None, incarnation, instances, new_lease };
         Ok(self.run(&Command::Register(register))?.expect("a registration has a lease"))
@@ -139,6 +141,7 @@ fn spec(host: u8) -> InstanceSpec {
         capabilities: Vec::new(),
         locality: Arc::new(Locality::default()),
         sla: Sla::default(),
+        description: "".into(),
     }
 }
 

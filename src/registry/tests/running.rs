@@ -22,7 +22,7 @@ fn start() -> Registry {
 
 async fn register(registry: &Registry, name: &str, host: u8, ttl: u64) -> LeaseId {
     let ttl = Some(Duration::from_secs(ttl));
-    let (_, held) = registry.register(None, ttl, None, vec![(key(name), spec(host))]).await.expect("registered");
+    let (_, held) = registry.register(None, ttl, None, vec![(key(name), spec(host).into())]).await.expect("registered");
     held.lease
 }
 
@@ -87,7 +87,7 @@ async fn after_the_start_the_first_heartbeats_are_spread() {
 #[tokio::test(start_paused = true)]
 async fn who_said_something_else_is_told_to_register_again() {
     let registry = start();
-    let instances = vec![(key("web/1"), spec(1)), (key("web/2"), spec(2))];
+    let instances: Vec<(_, Arc<InstanceSpec>)> = vec![(key("web/1"), spec(1).into()), (key("web/2"), spec(2).into())];
     let said = |outcome: &crate::registry::command::Outcome| Known { digest: outcome.digest, revision: outcome.revision };
     let (outcome, held) = registry.register(None, None, None, instances.clone()).await.expect("registered");
     let ask = |known: Known| matches!(registry.heartbeat(held.lease, Some(known), None), Heard::Kept(_));
@@ -100,7 +100,7 @@ async fn who_said_something_else_is_told_to_register_again() {
     let turned = instances.iter().rev().cloned().collect();
     assert_eq!(registry.register(None, None, None, turned).await.expect("registered").0.digest, first.digest);
     let lighter = InstanceSpec { weight: 1, ..spec(1) };
-    let (changed, _) = registry.register(None, None, None, vec![(key("web/1"), lighter)]).await.expect("changed");
+    let (changed, _) = registry.register(None, None, None, vec![(key("web/1"), lighter.into())]).await.expect("changed");
     assert!(!ask(first) && ask(said(&changed)));
     // An operator removes one.
     registry.deregister(key("web/2"), None).await.expect("deregistered");
@@ -238,7 +238,7 @@ async fn commands_at_once_are_carried_out_each_once() {
 #[tokio::test(start_paused = true)]
 async fn a_lease_goes_with_the_last_who_leaves_it_also_when_they_leave_at_once() {
     let registry = start();
-    let instances = (0..20u8).map(|number| (key(&format!("web/{number}")), spec(number))).collect();
+    let instances = (0..20u8).map(|number| (key(&format!("web/{number}")), spec(number).into())).collect();
     let (_, held) = registry.register(None, None, None, instances).await.expect("registered");
     let leave = (0..20).map(|number| registry.deregister(key(&format!("web/{number}")), None));
     futures_util::future::join_all(leave).await.into_iter().for_each(|left| drop(left.expect("deregistered")));
@@ -277,7 +277,7 @@ async fn a_limit_holds_for_those_who_come_at_once() {
     let (registry, _) = Registry::start(Arc::new(store), opened, limits, Arc::new(Metrics::default()));
     let calls = (0..50u8).map(|number| {
         let (registry, key) = (registry.clone(), key(&format!("web/{number}")));
-        async move { registry.register(None, None, None, vec![(key, spec(number))]).await.is_ok() }
+        async move { registry.register(None, None, None, vec![(key, spec(number).into())]).await.is_ok() }
     });
     let outcomes = futures_util::future::join_all(calls).await;
     assert_eq!(outcomes.iter().filter(|registered| **registered).count(), 10);
