@@ -156,6 +156,7 @@ struct Registered {
     instance: Option<proto::Instance>,
     lease: Option<proto::Lease>,
     revision: u64,
+    digest: String,
 }
 
 /// The body is a registration, with the `lease`, `ttl` and `incarnation` of the call among its fields.
@@ -180,7 +181,7 @@ async fn put_instance(
         problem
     })?;
     let instance = answer.instances.into_iter().next();
-    Ok(Json(Registered { instance, lease: answer.lease, revision: answer.revision }))
+    Ok(Json(Registered { instance, lease: answer.lease, revision: answer.revision, digest: answer.digest }))
 }
 
 async fn register(
@@ -295,6 +296,9 @@ async fn heartbeat_one(
     let answer = shell.api.heartbeat(proto::HeartbeatRequest { leases: vec![heartbeat] })?;
     match answer.leases.into_iter().next() {
         Some(status) if status.outcome() == proto::LeaseOutcome::Kept => Ok(Json(status)),
+        Some(status) if status.outcome() == proto::LeaseOutcome::Retry => {
+            Err(Problem::new("unavailable", "the lease is not known, and the store is away: heartbeat again"))
+        }
         _ => {
             let lease = crate::model::LeaseId::parse("lease", &lease)?;
             Err(crate::registry::command::Error::LeaseNotFound { lease }.into())

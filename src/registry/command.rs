@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use super::digest::Digest;
 use crate::model::{
     BrakeScope, CheckState, Incarnation, Instance, InstanceId, InstanceKey, InstanceSpec, Invalid, LeaseId,
     OverrideHealth, PortName, Protocol, RawKey, RawResource, RemovalCause, Revision, ServiceKey, ServicePatch, Share,
@@ -141,6 +142,8 @@ pub struct Outcome {
     /// The instances that the command named, as they are now; those removed are left out.
     pub instances: Vec<Versioned<Instance>>,
     pub lease: Option<(LeaseId, Duration)>,
+    /// Of what has been said under that lease.
+    pub digest: Digest,
 }
 
 /// A refusal changes nothing. Variants by what the caller does next; `api::error` is the table of codes.

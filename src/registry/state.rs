@@ -13,7 +13,7 @@ use std::{
 
 use imbl::{HashMap as SharedHashMap, OrdMap};
 
-use super::command::Versioned;
+use super::{command::Versioned, digest::Digest};
 use crate::{
     model::{
         Exports, Instance, InstanceId, InstanceKey, Lease, LeaseId, Node, RawKey, RawResource, RemovalCause,
@@ -111,6 +111,8 @@ impl ServiceState {
 pub(super) struct LeaseState {
     pub(super) lease: Versioned<Lease>,
     pub(super) members: BTreeSet<InstanceKey>,
+    /// Of what the agent said of the members.
+    pub(super) digest: Digest,
 }
 
 /// What happened to one instance.
@@ -155,6 +157,8 @@ pub struct Effects {
     pub dirty: BTreeSet<Dirty>,
     pub leases_set: Vec<(LeaseId, Duration)>,
     pub leases_gone: Vec<LeaseId>,
+    /// What the agent has said under a lease has another digest now; the last one counts.
+    pub digests: Vec<(LeaseId, Digest)>,
     pub drains: Vec<(InstanceKey, Duration)>,
 }
 
@@ -242,8 +246,9 @@ impl State {
             (Key::Lease(id), Some(Record::Lease(lease))) => {
                 let lease = Versioned { revision, value: Arc::new(lease) };
                 effects.leases_set.push((id, lease.value.ttl));
-                let members = self.leases.remove(&id).map(|before| before.members).unwrap_or_default();
-                self.leases.insert(id, LeaseState { lease, members });
+                let before = self.leases.remove(&id);
+                let (members, digest) = before.map(|before| (before.members, before.digest)).unwrap_or_default();
+                self.leases.insert(id, LeaseState { lease, members, digest });
             }
             (Key::Lease(id), _) => {
                 self.leases.remove(&id);
@@ -308,15 +313,7 @@ impl State {
         state.revision = instance.revision;
         let before = state.insert(instance.clone());
         self.empty_services.remove(&key.service);
-        if let Some(before) = &before
-            && before.value.lease != instance.value.lease
-            && let Some(lease) = self.leases.get_mut(&before.value.lease)
-        {
-            lease.members.remove(&key);
-        }
-        if let Some(lease) = self.leases.get_mut(&instance.value.lease) {
-            lease.members.insert(key.clone());
-        }
+        self.move_member(before.as_ref().map(|before| &*before.value), Some(&instance.value), effects);
         if let Some(drain) = instance.value.drain
             && before.as_ref().is_none_or(|before| before.value.drain != instance.value.drain)
         {
@@ -345,12 +342,46 @@ impl State {
         if state.instances.is_empty() {
             self.empty_services.insert(key.service.clone(), now);
         }
-        if let Some(lease) = self.leases.get_mut(&instance.value.lease) {
-            lease.members.remove(key);
-        }
+        self.move_member(Some(&instance.value), None, effects);
         effects.dirty.insert(Dirty::Service(key.service.clone()));
         let before = Some(instance.clone());
         effects.events.push(Event { kind: EventKind::Removed(cause), revision, before, instance });
+    }
+
+    /// Keeps the members of leases, and the digest of what was said of them.
+    fn move_member(&mut self, before: Option<&Instance>, after: Option<&Instance>, effects: &mut Effects) {
+        let stays = before.map(|before| before.lease) == after.map(|after| after.lease);
+        if let (Some(before), Some(after)) = (before, after)
+            && stays
+            && before.incarnation == after.incarnation
+            && Arc::ptr_eq(&before.spec, &after.spec)
+        {
+            // The agent said nothing: most changes are to health.
+            return;
+        }
+        let said = |instance: &Instance| (instance.lease, Digest::of(instance));
+        let (was, is) = (before.map(said), after.map(said));
+        if was == is {
+            return;
+        }
+        if let (Some((lease, digest)), Some(before)) = (was, before)
+            && let Some(state) = self.leases.get_mut(&lease)
+        {
+            state.digest.subtract(digest);
+            if !stays {
+                state.members.remove(&before.key);
+                effects.digests.push((lease, state.digest));
+            }
+        }
+        if let (Some((lease, digest)), Some(after)) = (is, after)
+            && let Some(state) = self.leases.get_mut(&lease)
+        {
+            state.digest.add(digest);
+            if !stays {
+                state.members.insert(after.key.clone());
+            }
+            effects.digests.push((lease, state.digest));
+        }
     }
 
     fn forget(&mut self, key: &InstanceKey) {

@@ -6,7 +6,8 @@ use tokio::time::{Instant, sleep};
 use super::*;
 use crate::{
     registry::{
-        Registry,
+        Heard, Held, Registry,
+        lease::Known,
         state::Dirty,
         watch::{Filter, Step},
     },
@@ -23,6 +24,14 @@ async fn register(registry: &Registry, name: &str, host: u8, ttl: u64) -> LeaseI
     let ttl = Some(Duration::from_secs(ttl));
     let (_, held) = registry.register(None, ttl, None, vec![(key(name), spec(host).into())]).await.expect("registered");
     held.lease
+}
+
+/// Renews a lease, as one who does not say what it has said.
+fn heartbeat(registry: &Registry, lease: LeaseId) -> Option<Held> {
+    match registry.heartbeat(lease, None, None) {
+        Heard::Kept(held) => Some(held),
+        Heard::RegisterAgain | Heard::Retry => None,
+    }
 }
 
 fn present(registry: &Registry, name: &str) -> bool {
@@ -47,20 +56,59 @@ async fn heartbeats_keep_a_lease_and_change_nothing() {
     let revision = registry.snapshot().revision;
     for _ in 0..20 {
         sleep(Duration::from_secs(2)).await;
-        let held = registry.heartbeat(lease, None).expect("kept");
-        assert_eq!((held.ttl, held.heartbeat_interval), (Duration::from_secs(3), Duration::from_secs(1)));
+        let held = heartbeat(&registry, lease).expect("kept");
+        assert_eq!(held.ttl, Duration::from_secs(3));
+        assert!(held.heartbeat_interval <= Duration::from_millis(1_100), "{held:?}");
     }
     assert_eq!(registry.snapshot().revision, revision);
     sleep(Duration::from_millis(3_100)).await;
-    assert_eq!(registry.heartbeat(lease, None), None);
+    assert_eq!(heartbeat(&registry, lease), None);
     assert!(!present(&registry, "web/1"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_next_heartbeat_is_never_more_than_ten_seconds_away() {
+async fn after_the_start_the_first_heartbeats_are_spread() {
     let registry = start();
-    let lease = register(&registry, "web/1", 1, 3600).await;
-    assert_eq!(registry.heartbeat(lease, None).map(|held| held.heartbeat_interval), Some(Duration::from_secs(10)));
+    let (mut soon, mut later) = (0, Vec::new());
+    for number in 0..100 {
+        let lease = register(&registry, &format!("web/{number}"), number, 30).await;
+        let first = heartbeat(&registry, lease).expect("kept").heartbeat_interval;
+        soon += usize::from(first < Duration::from_secs(5));
+        later.push(heartbeat(&registry, lease).expect("kept").heartbeat_interval);
+    }
+    assert!((25..75).contains(&soon), "{soon} of 100 in the first half");
+    assert!(later.iter().all(|interval| *interval > Duration::from_secs(8)), "{later:?}");
+    sleep(Duration::from_secs(11)).await;
+    let lease = register(&registry, "api/1", 1, 30).await;
+    let first = heartbeat(&registry, lease).expect("kept").heartbeat_interval;
+    assert!(first > Duration::from_secs(8), "who comes later is not spread: {first:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_said_something_else_is_told_to_register_again() {
+    let registry = start();
+    let instances: Vec<(_, Arc<InstanceSpec>)> = vec![(key("web/1"), spec(1).into()), (key("web/2"), spec(2).into())];
+    let said = |outcome: &crate::registry::command::Outcome| Known { digest: outcome.digest, revision: outcome.revision };
+    let (outcome, held) = registry.register(None, None, None, instances.clone()).await.expect("registered");
+    let ask = |known: Known| matches!(registry.heartbeat(held.lease, Some(known), None), Heard::Kept(_));
+    let first = said(&outcome);
+    assert!(ask(first));
+    // What Convoy makes of it is not what was said.
+    registry.drain(key("web/2"), None, Some(Duration::from_secs(60))).await.expect("draining");
+    assert!(ask(first));
+    // The same once more, in another order, is the same.
+    let turned = instances.iter().rev().cloned().collect();
+    assert_eq!(registry.register(None, None, None, turned).await.expect("registered").0.digest, first.digest);
+    let lighter = InstanceSpec { weight: 1, ..spec(1) };
+    let (changed, _) = registry.register(None, None, None, vec![(key("web/1"), lighter.into())]).await.expect("changed");
+    assert!(!ask(first) && ask(said(&changed)));
+    // An operator removes one.
+    registry.deregister(key("web/2"), None).await.expect("deregistered");
+    assert!(!ask(said(&changed)));
+    // One from the future: we are behind, and cannot tell.
+    assert!(ask(Known { revision: Revision(u64::MAX), ..first }));
+    registry.deregister(key("web/1"), None).await.expect("deregistered");
+    assert!(!ask(said(&changed)), "the lease is gone");
 }
 
 #[tokio::test(start_paused = true)]
@@ -163,7 +211,9 @@ async fn while_the_store_fails_nothing_changes_and_nobody_expires() {
     sleep(Duration::from_secs(5)).await;
     assert!(present(&registry, "web/1"));
     // What could not be written is not true: the lease can be renewed again.
-    assert!(registry.heartbeat(lease, None).is_some());
+    assert!(heartbeat(&registry, lease).is_some());
+    // Whether one that is not known here was lost with the store, nobody can tell.
+    assert_eq!(registry.heartbeat(LeaseId(1), None, None), Heard::Retry);
     store.fail.store(false, std::sync::atomic::Ordering::Relaxed);
     assert!(!registry.is_writable());
     sleep(Duration::from_millis(2_500)).await;
@@ -192,7 +242,7 @@ async fn a_lease_goes_with_the_last_who_leaves_it_also_when_they_leave_at_once()
     let (_, held) = registry.register(None, None, None, instances).await.expect("registered");
     let leave = (0..20).map(|number| registry.deregister(key(&format!("web/{number}")), None));
     futures_util::future::join_all(leave).await.into_iter().for_each(|left| drop(left.expect("deregistered")));
-    assert_eq!((registry.leases(), registry.heartbeat(held.lease, None)), (0, None));
+    assert_eq!((registry.leases(), heartbeat(&registry, held.lease)), (0, None));
 }
 
 #[tokio::test]
@@ -207,7 +257,7 @@ async fn after_a_restart_who_does_not_heartbeat_expires() {
     drop(registry);
     running.await.expect("it ends with its last handle");
     let (registry, _running) = open();
-    assert!(present(&registry, "web/1") && registry.heartbeat(lease, None).is_some());
+    assert!(present(&registry, "web/1") && heartbeat(&registry, lease).is_some());
     let mut watch = registry.watch(Filter::default(), None).expect("a watch");
     let removed = async {
         loop {
