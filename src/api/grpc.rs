@@ -5,6 +5,7 @@ use std::{net::IpAddr, pin::Pin};
 use axum::middleware::map_response;
 use convoy_client::proto::{
     self,
+    brakes_server::{Brakes, BrakesServer},
     explain_server::{Explain, ExplainServer},
     proxies_server::{Proxies, ProxiesServer},
     registry_server::{Registry, RegistryServer},
@@ -36,6 +37,7 @@ pub async fn routes(api: Api, stopping: watch::Receiver<bool>) -> anyhow::Result
     let routes = Routes::default()
         .add_service(RegistryServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(ProxiesServer::new(shell.clone()).max_decoding_message_size(limit))
+        .add_service(BrakesServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(ExplainServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(ResourcesServer::new(shell).max_decoding_message_size(limit))
         .add_service(health_service)
@@ -175,6 +177,23 @@ impl Registry for Shell {
     async fn watch(&self, request: Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let events = self.api.watch(request.get_ref())?;
         Ok(Response::new(self.until_stopped(events.map(Ok))))
+    }
+}
+
+#[tonic::async_trait]
+impl Brakes for Shell {
+    async fn list_brakes(
+        &self,
+        _: Request<proto::ListBrakesRequest>,
+    ) -> Result<Response<proto::ListBrakesResponse>, Status> {
+        Ok(Response::new(self.api.list_brakes()))
+    }
+
+    async fn release_brake(
+        &self,
+        request: Request<proto::ReleaseBrakeRequest>,
+    ) -> Result<Response<proto::ReleaseBrakeResponse>, Status> {
+        Ok(Response::new(self.api.release_brake(request.into_inner()).await?))
     }
 }
 

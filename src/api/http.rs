@@ -49,6 +49,8 @@ pub fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
         .route("/v1/leases/{id}/heartbeat", post(heartbeat_one))
         .route("/v1/heartbeats", post(heartbeat_many))
         .route("/v1/services", get(list_services))
+        .route("/v1/brakes", get(list_brakes))
+        .route("/v1/brakes/release", post(release_brake))
         .merge(proxies::router())
         .route("/v1/resources", get(resources::http::list))
         .route(
@@ -244,6 +246,17 @@ async fn clear_override(
 ) -> Answer<proto::SetOverrideResponse> {
     let request = proto::SetOverrideRequest { namespace, service, id, ..Default::default() };
     shell.api.set_override(request).await.map(Json)
+}
+
+async fn list_brakes(State(shell): Shared) -> Json<proto::ListBrakesResponse> {
+    Json(shell.api.list_brakes())
+}
+
+async fn release_brake(
+    State(shell): Shared,
+    Body(request): Body<proto::ReleaseBrakeRequest>,
+) -> Answer<proto::ReleaseBrakeResponse> {
+    shell.api.release_brake(request).await.map(Json)
 }
 
 #[derive(Default, Deserialize)]

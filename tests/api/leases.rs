@@ -150,7 +150,9 @@ async fn a_load_report_is_shown_and_is_no_change() {
     let lease = answer.lease.expect("a lease").id;
     for (face, cpu) in [(Face::Http, 0.25), (Face::Grpc, 0.75)] {
         let load = Load { cpu: Some(cpu), metrics: [("tokens".to_owned(), 12.5)].into(), ..Default::default() };
-        let request = HeartbeatRequest { leases: vec![LeaseHeartbeat { lease: lease.clone(), load: Some(load), ..Default::default() }] };
+        let request = HeartbeatRequest {
+            leases: vec![LeaseHeartbeat { lease: lease.clone(), load: Some(load), ..Default::default() }],
+        };
         convoy.api.ask(face, Call::Heartbeat(request)).await.expect("kept");
         let shown = convoy.api.http.get("/v1/namespaces/default/services/web/instances/web-1").await.ok();
         assert_eq!(shown["load"], json!({"cpu": cpu, "metrics": {"tokens": 12.5}}));
