@@ -1,6 +1,7 @@
 //! The public API: one set of calls, in the API's own messages. `grpc` and `http` are thin shells over them, with the
 //! same names, limits and errors (`error`).
 
+pub mod elsewhere;
 pub mod error;
 pub mod grpc;
 pub mod http;

@@ -88,7 +88,8 @@ async fn after_the_start_the_first_heartbeats_are_spread() {
 async fn who_said_something_else_is_told_to_register_again() {
     let registry = start();
     let instances: Vec<(_, Arc<InstanceSpec>)> = vec![(key("web/1"), spec(1).into()), (key("web/2"), spec(2).into())];
-    let said = |outcome: &crate::registry::command::Outcome| Known { digest: outcome.digest, revision: outcome.revision };
+    let said =
+        |outcome: &crate::registry::command::Outcome| Known { digest: outcome.digest, revision: outcome.revision };
     let (outcome, held) = registry.register(None, None, None, instances.clone()).await.expect("registered");
     let ask = |known: Known| matches!(registry.heartbeat(held.lease, Some(known), None), Heard::Kept(_));
     let first = said(&outcome);
@@ -100,7 +101,8 @@ async fn who_said_something_else_is_told_to_register_again() {
     let turned = instances.iter().rev().cloned().collect();
     assert_eq!(registry.register(None, None, None, turned).await.expect("registered").0.digest, first.digest);
     let lighter = InstanceSpec { weight: 1, ..spec(1) };
-    let (changed, _) = registry.register(None, None, None, vec![(key("web/1"), lighter.into())]).await.expect("changed");
+    let (changed, _) =
+        registry.register(None, None, None, vec![(key("web/1"), lighter.into())]).await.expect("changed");
     assert!(!ask(first) && ask(said(&changed)));
     // An operator removes one.
     registry.deregister(key("web/2"), None).await.expect("deregistered");
