@@ -12,10 +12,10 @@ use convoy_client::proto::{
     resources_server::ResourcesServer,
 };
 use futures_util::{Stream, StreamExt};
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 use tonic::{Code, Request, Response, Status, Streaming, service::Routes};
 
-use super::{Api, error::Problem};
+use super::{Api, elsewhere::Elsewhere, error::Problem};
 
 /// The shell. Streams end when Convoy stops.
 #[derive(Clone, Debug)]
@@ -24,8 +24,11 @@ pub struct Shell {
     stopping: watch::Receiver<bool>,
 }
 
-/// All services of the API's port.
-pub async fn routes(api: Api, stopping: watch::Receiver<bool>) -> anyhow::Result<Routes> {
+/// The calls that are answered where they are read.
+const HEARTBEATS: [&str; 2] = ["/convoy.v1.Registry/Heartbeat", "/convoy.v1.Registry/StreamHeartbeats"];
+
+/// All services of the API's port. All but heartbeats are carried out by those threads.
+pub async fn routes(api: Api, stopping: watch::Receiver<bool>, threads: Handle) -> anyhow::Result<Routes> {
     let limit = api.registry.limits().request_bytes;
     let shell = Shell { api, stopping };
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -42,7 +45,8 @@ pub async fn routes(api: Api, stopping: watch::Receiver<bool>) -> anyhow::Result
         .add_service(ResourcesServer::new(shell).max_decoding_message_size(limit))
         .add_service(health_service)
         .add_service(reflection);
-    Ok(Routes::from(routes.into_axum_router().layer(map_response(refusal))))
+    let elsewhere = Elsewhere::new(threads, |request| HEARTBEATS.contains(&request.uri().path()));
+    Ok(Routes::from(routes.into_axum_router().layer(map_response(refusal)).layer(elsewhere)))
 }
 
 /// The transport refuses by itself what it cannot read, before any call is made of it: the answer is the table's.

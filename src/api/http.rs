@@ -19,9 +19,15 @@ use convoy_client::proto;
 use futures_util::{Stream, StreamExt};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
+use tower::Layer;
 
-use super::{Api, error::Problem, resources};
+use super::{
+    Api,
+    elsewhere::{Elsewhere, Sorted},
+    error::Problem,
+    resources,
+};
 use crate::model::{Invalid, limits::quoted};
 
 /// A comment goes down an idle event stream this often, so that both ends know that the other is there.
@@ -34,7 +40,16 @@ pub(super) struct Shell {
     stopping: watch::Receiver<bool>,
 }
 
-pub fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
+/// The HTTP API. All but heartbeats are carried out by those threads.
+pub fn service(api: Api, stopping: watch::Receiver<bool>, threads: Handle) -> Sorted<Router> {
+    Elsewhere::new(threads, |request| is_heartbeat(request.uri().path())).layer(router(api, stopping))
+}
+
+fn is_heartbeat(path: &str) -> bool {
+    path == "/v1/heartbeats" || path.starts_with("/v1/leases/")
+}
+
+fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
     let limit = api.registry.limits().request_bytes;
     let service = "/v1/namespaces/{namespace}/services/{service}";
     let instance = format!("{service}/instances/{{id}}");

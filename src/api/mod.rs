@@ -2,6 +2,7 @@
 //! same names, limits and errors (`error`).
 
 mod brake;
+pub mod elsewhere;
 pub mod error;
 mod explain;
 pub mod grpc;
