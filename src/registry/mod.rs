@@ -6,6 +6,7 @@ pub mod clock;
 pub mod command;
 pub mod lease;
 mod plan;
+pub mod query;
 pub mod state;
 mod task;
 pub mod watch;
