@@ -34,6 +34,8 @@ pub(crate) struct Task {
     client: Client,
     request: RegisterRequest,
     lease: String,
+    /// The digest and revision of what the server took last: with them it tells when that does not stand any more.
+    taken: (String, u64),
     link: Option<Link>,
     load: watch::Receiver<Option<Load>>,
     /// The load last reported was refused: a lease is not lost over it, so heartbeats go without it.
@@ -50,7 +52,17 @@ impl Task {
         state: watch::Sender<State>,
     ) -> Self {
         let keepalive = Keepalive::new(Instant::now().into_std());
-        Self { client, request, lease: String::new(), link: None, load, load_refused: false, state, keepalive }
+        Self {
+            client,
+            request,
+            lease: String::new(),
+            taken: Default::default(),
+            link: None,
+            load,
+            load_refused: false,
+            state,
+            keepalive,
+        }
     }
 
     /// Runs until the agent is over, or its handle is gone.
@@ -108,6 +120,7 @@ impl Task {
                 let lease = answer.lease.unwrap_or_default();
                 let interval = interval(&lease);
                 self.lease = lease.id;
+                self.taken = (answer.digest, answer.revision);
                 self.tell(State::Registered { lease: self.lease.clone() });
                 self.happened(Event::Registered(interval));
                 Ok(())
@@ -125,7 +138,9 @@ impl Task {
         }
         let load = self.load.borrow_and_update().clone().filter(|_| !self.load_refused);
         let has_load = load.is_some();
-        let request = HeartbeatRequest { leases: vec![LeaseHeartbeat { lease: self.lease.clone(), load }] };
+        let (digest, revision) = self.taken.clone();
+        let leases = vec![LeaseHeartbeat { lease: self.lease.clone(), load, digest, revision }];
+        let request = HeartbeatRequest { leases };
         match self.send(request).await {
             Ok((outcome, lease)) => {
                 let interval = interval(&lease);

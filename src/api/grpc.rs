@@ -5,15 +5,17 @@ use std::{net::IpAddr, pin::Pin};
 use axum::middleware::map_response;
 use convoy_client::proto::{
     self,
+    brakes_server::{Brakes, BrakesServer},
+    explain_server::{Explain, ExplainServer},
     proxies_server::{Proxies, ProxiesServer},
     registry_server::{Registry, RegistryServer},
     resources_server::ResourcesServer,
 };
 use futures_util::{Stream, StreamExt};
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 use tonic::{Code, Request, Response, Status, Streaming, service::Routes};
 
-use super::{Api, error::Problem};
+use super::{Api, elsewhere::Elsewhere, error::Problem};
 
 /// The shell. Streams end when Convoy stops.
 #[derive(Clone, Debug)]
@@ -22,8 +24,11 @@ pub struct Shell {
     stopping: watch::Receiver<bool>,
 }
 
-/// All services of the API's port.
-pub async fn routes(api: Api, stopping: watch::Receiver<bool>) -> anyhow::Result<Routes> {
+/// The calls that are answered where they are read.
+const HEARTBEATS: [&str; 2] = ["/convoy.v1.Registry/Heartbeat", "/convoy.v1.Registry/StreamHeartbeats"];
+
+/// All services of the API's port. All but heartbeats are carried out by those threads.
+pub async fn routes(api: Api, stopping: watch::Receiver<bool>, threads: Handle) -> anyhow::Result<Routes> {
     let limit = api.registry.limits().request_bytes;
     let shell = Shell { api, stopping };
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -35,10 +40,13 @@ pub async fn routes(api: Api, stopping: watch::Receiver<bool>) -> anyhow::Result
     let routes = Routes::default()
         .add_service(RegistryServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(ProxiesServer::new(shell.clone()).max_decoding_message_size(limit))
+        .add_service(BrakesServer::new(shell.clone()).max_decoding_message_size(limit))
+        .add_service(ExplainServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(ResourcesServer::new(shell).max_decoding_message_size(limit))
         .add_service(health_service)
         .add_service(reflection);
-    Ok(Routes::from(routes.into_axum_router().layer(map_response(refusal))))
+    let elsewhere = Elsewhere::new(threads, |request| HEARTBEATS.contains(&request.uri().path()));
+    Ok(Routes::from(routes.into_axum_router().layer(map_response(refusal)).layer(elsewhere)))
 }
 
 /// The transport refuses by itself what it cannot read, before any call is made of it: the answer is the table's.
@@ -173,6 +181,33 @@ impl Registry for Shell {
     async fn watch(&self, request: Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let events = self.api.watch(request.get_ref())?;
         Ok(Response::new(self.until_stopped(events.map(Ok))))
+    }
+}
+
+#[tonic::async_trait]
+impl Brakes for Shell {
+    async fn list_brakes(
+        &self,
+        _: Request<proto::ListBrakesRequest>,
+    ) -> Result<Response<proto::ListBrakesResponse>, Status> {
+        Ok(Response::new(self.api.list_brakes()))
+    }
+
+    async fn release_brake(
+        &self,
+        request: Request<proto::ReleaseBrakeRequest>,
+    ) -> Result<Response<proto::ReleaseBrakeResponse>, Status> {
+        Ok(Response::new(self.api.release_brake(request.into_inner()).await?))
+    }
+}
+
+#[tonic::async_trait]
+impl Explain for Shell {
+    async fn explain_instance(
+        &self,
+        request: Request<proto::ExplainInstanceRequest>,
+    ) -> Result<Response<proto::Explanation>, Status> {
+        Ok(Response::new(self.api.explain_instance(request.get_ref())?))
     }
 }
 

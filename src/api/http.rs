@@ -19,9 +19,15 @@ use convoy_client::proto;
 use futures_util::{Stream, StreamExt};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
+use tower::Layer;
 
-use super::{Api, error::Problem, resources};
+use super::{
+    Api,
+    elsewhere::{Elsewhere, Sorted},
+    error::Problem,
+    resources,
+};
 use crate::model::{Invalid, limits::quoted};
 
 /// A comment goes down an idle event stream this often, so that both ends know that the other is there.
@@ -34,13 +40,23 @@ pub(super) struct Shell {
     stopping: watch::Receiver<bool>,
 }
 
-pub fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
+/// The HTTP API. All but heartbeats are carried out by those threads.
+pub fn service(api: Api, stopping: watch::Receiver<bool>, threads: Handle) -> Sorted<Router> {
+    Elsewhere::new(threads, |request| is_heartbeat(request.uri().path())).layer(router(api, stopping))
+}
+
+fn is_heartbeat(path: &str) -> bool {
+    path == "/v1/heartbeats" || path.starts_with("/v1/leases/")
+}
+
+fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
     let limit = api.registry.limits().request_bytes;
     let service = "/v1/namespaces/{namespace}/services/{service}";
     let instance = format!("{service}/instances/{{id}}");
     Router::new()
         .route(&instance, put(put_instance).get(get_instance).delete(delete_instance))
         .route(&format!("{instance}/drain"), post(drain))
+        .route(&format!("{instance}/explain"), get(explain_instance))
         .route(&format!("{instance}/override"), put(set_override).delete(clear_override))
         .route(&format!("{service}/instances"), get(list_instances))
         .route(service, get(get_service).put(put_service).delete(delete_service))
@@ -48,6 +64,8 @@ pub fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
         .route("/v1/leases/{id}/heartbeat", post(heartbeat_one))
         .route("/v1/heartbeats", post(heartbeat_many))
         .route("/v1/services", get(list_services))
+        .route("/v1/brakes", get(list_brakes))
+        .route("/v1/brakes/release", post(release_brake))
         .merge(proxies::router())
         .route("/v1/resources", get(resources::http::list))
         .route(
@@ -155,6 +173,7 @@ struct Registered {
     instance: Option<proto::Instance>,
     lease: Option<proto::Lease>,
     revision: u64,
+    digest: String,
 }
 
 /// The body is a registration, with the `lease`, `ttl` and `incarnation` of the call among its fields.
@@ -179,7 +198,7 @@ async fn put_instance(
         problem
     })?;
     let instance = answer.instances.into_iter().next();
-    Ok(Json(Registered { instance, lease: answer.lease, revision: answer.revision }))
+    Ok(Json(Registered { instance, lease: answer.lease, revision: answer.revision, digest: answer.digest }))
 }
 
 async fn register(
@@ -244,6 +263,32 @@ async fn clear_override(
     shell.api.set_override(request).await.map(Json)
 }
 
+async fn list_brakes(State(shell): Shared) -> Json<proto::ListBrakesResponse> {
+    Json(shell.api.list_brakes())
+}
+
+async fn release_brake(
+    State(shell): Shared,
+    Body(request): Body<proto::ReleaseBrakeRequest>,
+) -> Answer<proto::ReleaseBrakeResponse> {
+    shell.api.release_brake(request).await.map(Json)
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ExplainQuery {
+    proxy: String,
+}
+
+async fn explain_instance(
+    State(shell): Shared,
+    At(InstancePath { namespace, service, id }): At<InstancePath>,
+    query: Result<Query<ExplainQuery>, QueryError>,
+) -> Answer<proto::Explanation> {
+    let proxy = parsed(query)?.proxy;
+    shell.api.explain_instance(&proto::ExplainInstanceRequest { namespace, service, id, proxy }).map(Json)
+}
+
 async fn list_instances(State(shell): Shared, At(path): At<ServicePath>) -> Answer<proto::ListInstancesResponse> {
     let ServicePath { namespace, service } = path;
     shell.api.list_instances(&proto::ListInstancesRequest { namespace, service }).map(Json)
@@ -279,6 +324,9 @@ async fn heartbeat_one(
     let answer = shell.api.heartbeat(proto::HeartbeatRequest { leases: vec![heartbeat] })?;
     match answer.leases.into_iter().next() {
         Some(status) if status.outcome() == proto::LeaseOutcome::Kept => Ok(Json(status)),
+        Some(status) if status.outcome() == proto::LeaseOutcome::Retry => {
+            Err(Problem::new("unavailable", "the lease is not known, and the store is away: heartbeat again"))
+        }
         _ => {
             let lease = crate::model::LeaseId::parse("lease", &lease)?;
             Err(crate::registry::command::Error::LeaseNotFound { lease }.into())

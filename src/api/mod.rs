@@ -1,7 +1,10 @@
 //! The public API: one set of calls, in the API's own messages. `grpc` and `http` are thin shells over them, with the
 //! same names, limits and errors (`error`).
 
+mod brake;
+pub mod elsewhere;
 pub mod error;
+mod explain;
 pub mod grpc;
 pub mod http;
 mod proxies;
@@ -21,8 +24,10 @@ use crate::{
         wire::{self, duration},
     },
     registry::{
-        Held, Registry,
+        Heard, Held, Registry,
         command::{Error, Versioned},
+        digest::Digest,
+        lease::Known,
         state::{EventKind, ServiceState},
         watch::{Filter, Step, Watch},
     },
@@ -57,8 +62,9 @@ impl Api {
         let (outcome, held) = self.registry.register(lease, ttl.transpose()?, incarnation, instances).await?;
         Ok(proto::RegisterResponse {
             instances: outcome.instances.iter().map(|instance| self.instance(instance)).collect(),
-            lease: Some(lease_of(held)),
+            lease: Some(lease_of(held, held.lease.to_string())),
             revision: outcome.revision.0,
+            digest: outcome.digest.to_string(),
         })
     }
 
@@ -67,24 +73,16 @@ impl Api {
         let limit = self.registry.limits().leases_per_heartbeat;
         at_most("leases", request.leases.len(), limit, "leases in one call")?;
         // All is checked before any is renewed: an error changes nothing.
-        let check = |(index, heartbeat): (usize, proto::LeaseHeartbeat)| {
-            let lease = LeaseId::parse("lease", &heartbeat.lease);
-            let checked = lease.and_then(|lease| heartbeat.load.as_ref().map_or(Ok(()), check_load).map(|()| lease));
-            checked.map(|lease| (lease, heartbeat.load)).map_err(|invalid| invalid.inside(&format!("leases[{index}]")))
+        let check = |(index, heartbeat): (usize, &proto::LeaseHeartbeat)| {
+            check_heartbeat(heartbeat).map_err(|invalid| invalid.inside(&format!("leases[{index}]")))
         };
-        let checked: Vec<_> = request.leases.into_iter().enumerate().map(check).collect::<Result<_, _>>()?;
-        let leases = checked.into_iter().map(|(lease, load)| self.renew(lease, load)).collect();
+        let checked: Vec<_> = request.leases.iter().enumerate().map(check).collect::<Result<_, _>>()?;
+        let renew = |(heartbeat, (lease, known)): (proto::LeaseHeartbeat, _)| {
+            let heard = self.registry.heartbeat(lease, known, heartbeat.load);
+            status_of(heard, heartbeat.lease)
+        };
+        let leases = request.leases.into_iter().zip(checked).map(renew).collect();
         Ok(proto::HeartbeatResponse { leases })
-    }
-
-    fn renew(&self, lease: LeaseId, load: Option<proto::Load>) -> proto::LeaseStatus {
-        match self.registry.heartbeat(lease, load) {
-            Some(held) => proto::LeaseStatus { outcome: LeaseOutcome::Kept.into(), lease: Some(lease_of(held)) },
-            None => {
-                let lease = Some(proto::Lease { id: lease.to_string(), ..Default::default() });
-                proto::LeaseStatus { outcome: LeaseOutcome::RegisterAgain.into(), lease }
-            }
-        }
     }
 
     pub async fn deregister(&self, request: proto::DeregisterRequest) -> Result<proto::DeregisterResponse, Problem> {
@@ -232,12 +230,25 @@ fn optional<T>(text: &str, parse: impl Fn(&str) -> Result<T, Invalid>) -> Result
     if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
 }
 
-fn lease_of(held: Held) -> proto::Lease {
-    proto::Lease {
-        id: held.lease.to_string(),
-        ttl: Some(duration(held.ttl)),
-        heartbeat_interval: Some(duration(held.heartbeat_interval)),
-    }
+fn lease_of(held: Held, id: String) -> proto::Lease {
+    proto::Lease { id, ttl: Some(duration(held.ttl)), heartbeat_interval: Some(duration(held.heartbeat_interval)) }
+}
+
+/// The lease's id is the request's own text.
+fn status_of(heard: Heard, id: String) -> proto::LeaseStatus {
+    let (outcome, lease) = match heard {
+        Heard::Kept(held) => (LeaseOutcome::Kept, lease_of(held, id)),
+        Heard::RegisterAgain => (LeaseOutcome::RegisterAgain, proto::Lease { id, ..Default::default() }),
+        Heard::Retry => (LeaseOutcome::Retry, proto::Lease { id, ..Default::default() }),
+    };
+    proto::LeaseStatus { outcome: outcome.into(), lease: Some(lease) }
+}
+
+fn check_heartbeat(heartbeat: &proto::LeaseHeartbeat) -> Result<(LeaseId, Option<Known>), Invalid> {
+    let lease = LeaseId::parse("lease", &heartbeat.lease)?;
+    heartbeat.load.as_ref().map_or(Ok(()), check_load)?;
+    let digest = optional(&heartbeat.digest, |digest| Digest::parse("digest", digest))?;
+    Ok((lease, digest.map(|digest| Known { digest, revision: Revision(heartbeat.revision) })))
 }
 
 fn service_of(state: &Arc<ServiceState>) -> proto::Service {

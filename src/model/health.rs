@@ -132,20 +132,23 @@ pub struct Override {
 pub enum BrakeScope {
     Service,
     Zone,
-    /// Everything that Convoy hears: it takes itself for blind.
+    /// Everything that Convoy hears.
     Intake,
+    /// Nothing at all is heard any more: Convoy takes itself for blind.
+    Blind,
     /// The probes of Convoy: they fail nearly everywhere.
     Checks,
 }
 
 impl BrakeScope {
-    pub const ALL: [Self; 4] = [Self::Service, Self::Zone, Self::Intake, Self::Checks];
+    pub const ALL: [Self; 5] = [Self::Service, Self::Zone, Self::Intake, Self::Blind, Self::Checks];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Service => "service",
             Self::Zone => "zone",
             Self::Intake => "intake",
+            Self::Blind => "blind",
             Self::Checks => "checks",
         }
     }

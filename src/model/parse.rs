@@ -294,6 +294,7 @@ pub fn brake(from: &proto::Brake) -> Option<Brake> {
         proto::BrakeScope::Zone => BrakeScope::Zone,
         proto::BrakeScope::Intake => BrakeScope::Intake,
         proto::BrakeScope::Checks => BrakeScope::Checks,
+        proto::BrakeScope::Blind => BrakeScope::Blind,
     };
     Some(Brake { scope, since: millis(from.since) })
 }

@@ -1,5 +1,14 @@
-//! Observed time, in milliseconds since Convoy started. Time in which this process did not run (a pause, a stopped
-//! process, a suspended machine) does not count: nobody could have been heard in it.
+//! Observed time, in milliseconds since Convoy started. Time in which Convoy could hear nobody (a pause, a stopped
+//! process, an intake that starves) does not count.
+//!
+//! One mechanism: a marker goes through the intake, again and again (`timers`). When it is back, everything that was ready
+//! before it was sent has been handled. So
+//!
+//! - leases lapse only up to the time at which the last marker was sent: whoever was heard in time, by the kernel at
+//!   least, has been handled before anybody lapses;
+//! - a time between two returns that is longer than `LONGEST_SILENCE_MS` is taken out of time, whole: be it that the
+//!   marker was not sent (nothing ran) or did not come back (the intake starved). One offset holds all such times, and by
+//!   it all deadlines move.
 
 use std::{
     sync::Arc,
@@ -11,45 +20,122 @@ use tokio::time::Instant;
 
 use crate::model::UnixMillis;
 
-/// A longer time between two ticks is a pause.
-const LONGEST_GAP_MS: u64 = 500;
+/// A longer time between two returns of the marker is one in which nobody was heard.
+const LONGEST_SILENCE_MS: u64 = 500;
 
 #[derive(Clone, Debug)]
 pub struct Clock {
     start: Instant,
-    paused_ms: Arc<AtomicU64>,
-    last_tick_ms: Arc<AtomicU64>,
+    unobserved_ms: Arc<AtomicU64>,
 }
 
 impl Default for Clock {
     fn default() -> Self {
-        Self { start: Instant::now(), paused_ms: Arc::default(), last_tick_ms: Arc::default() }
+        Self { start: Instant::now(), unobserved_ms: Arc::default() }
     }
 }
 
 impl Clock {
-    fn elapsed_ms(&self) -> u64 {
+    /// Time that has passed, observed or not.
+    pub fn elapsed_ms(&self) -> u64 {
         self.start.elapsed().as_millis().try_into().unwrap_or(u64::MAX)
     }
 
+    /// Observed time.
     pub fn now_ms(&self) -> u64 {
-        self.elapsed_ms().saturating_sub(self.paused_ms.load(Ordering::Relaxed))
+        self.elapsed_ms().saturating_sub(self.unobserved_ms.load(Ordering::Relaxed))
     }
 
-    /// Called regularly by one task; a gap since the last call is taken out of time.
-    pub fn tick(&self) -> u64 {
-        let elapsed = self.elapsed_ms();
-        let gap = elapsed.saturating_sub(self.last_tick_ms.swap(elapsed, Ordering::Relaxed));
-        if gap > LONGEST_GAP_MS {
-            self.paused_ms.fetch_add(gap, Ordering::Relaxed);
-            tracing::warn!(gap_ms = gap, "Convoy did not run for a while; all leases are extended by that time");
-        }
-        self.now_ms()
+    /// Takes time out of time.
+    pub fn take_out(&self, ms: u64) {
+        self.unobserved_ms.fetch_add(ms, Ordering::Relaxed);
     }
 
     /// Wall time, for records and people.
     pub fn unix(&self) -> UnixMillis {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         UnixMillis(since.as_millis().try_into().unwrap_or(u64::MAX))
+    }
+}
+
+/// What follows from a marker's return.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// Up to here, in observed time, everything has been handled. It never goes back.
+    pub until_ms: u64,
+    /// So much has to be taken out of time.
+    pub unheard_ms: u64,
+}
+
+/// The watch over the markers. Pure.
+#[derive(Debug, Default)]
+pub struct Observation {
+    last_back_ms: u64,
+    unobserved_ms: u64,
+    until_ms: u64,
+}
+
+impl Observation {
+    /// A marker that was sent at one time is back at another; both are elapsed time.
+    pub fn back(&mut self, sent_ms: u64, now_ms: u64) -> Observed {
+        let silence = now_ms.saturating_sub(self.last_back_ms);
+        self.last_back_ms = now_ms;
+        let unheard_ms = if silence > LONGEST_SILENCE_MS { silence } else { 0 };
+        self.unobserved_ms += unheard_ms;
+        self.until_ms = self.until_ms.max(sent_ms.saturating_sub(self.unobserved_ms));
+        Observed { until_ms: self.until_ms, unheard_ms }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_the_markers_say() {
+        // Sent, back; handled until, taken out.
+        for (markers, (until, unheard)) in [
+            (&[(0, 0)][..], (0, 0)),
+            (&[(10, 11), (20, 21)], (20, 0)),
+            // Late, but in time: nobody lapses meanwhile, and no time is taken out.
+            (&[(10, 11), (20, 400)], (20, 0)),
+            (&[(10, 11), (20, 511)], (20, 0)),
+            // The marker did not come back in time: the intake starved.
+            (&[(10, 11), (20, 512)], (10, 501)),
+            (&[(10, 11), (20, 5_020)], (10, 5_009)),
+            (&[(10, 11), (20, 5_020), (5_030, 5_031)], (21, 0)),
+            // It was not sent in time: nothing ran.
+            (&[(10, 11), (60_000, 60_001)], (10, 59_990)),
+            (&[(10, 11), (60_000, 60_001), (60_100, 60_101)], (110, 0)),
+            // Twice.
+            (&[(10, 11), (2_000, 2_011), (5_000, 5_011), (5_100, 5_101)], (100, 0)),
+        ] {
+            let mut observation = Observation::default();
+            let last = markers.iter().map(|(sent, back)| observation.back(*sent, *back)).last().expect("one at least");
+            assert_eq!(last, Observed { until_ms: until, unheard_ms: unheard }, "{markers:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn observed_time_never_goes_back_and_never_ahead(
+            waits in prop::collection::vec((0u64..2_000, 0u64..2_000), 1..50),
+        ) {
+            let (mut observation, mut now, mut until, mut out) = (Observation::default(), 0, 0, 0);
+            for (before, way) in waits {
+                let sent = now + before;
+                now = sent + way;
+                let observed = observation.back(sent, now);
+                out += observed.unheard_ms;
+                prop_assert!(observed.until_ms >= until);
+                until = observed.until_ms;
+                prop_assert!(out <= now && until <= sent);
+                if before + way > LONGEST_SILENCE_MS {
+                    prop_assert_eq!(observed.unheard_ms, before + way);
+                }
+            }
+        }
     }
 }

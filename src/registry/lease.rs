@@ -1,133 +1,334 @@
-//! Leases: renewing one stores one atomic deadline. No lock shared with writers, no revision, no disk, no push.
+//! Leases: renewing one is one atomic operation on its deadline. No lock shared with writers, no revision, no disk, no
+//! push.
+//!
+//! The table is a `papaya` map: a look-up takes no lock (a `dashmap` shard's would be shared with registrations), and a
+//! lease's own state is atomics behind an `Arc` that its timer holds too, so that timers look nothing up.
+//!
+//! A lease is told of three times (`timers::Notice`): when two heartbeats are missed (`overdue`), when its deadline has
+//! passed (`lapsed`), and when it is heard again after either. Between `lapsed` and what the registry makes of it the
+//! lease cannot be renewed, and its agent is told to register again. Then the registry removes it (`remove`), or keeps it
+//! though it lapsed (`keep_lapsed`), or could not decide (`postpone`); in the latter two it can be renewed.
+//!
+//! Only the registry's task decides of a lapsed lease, and revives it; heartbeats do not touch it.
+//!
+//! A lease has one timer at most: in the wheel, or on its way into it (`TIMED`).
 
 use std::{
     sync::Arc,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::Mutex,
+    sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
     time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
 use convoy_client::proto::Load;
-use dashmap::DashMap;
+use papaya::HashMap;
 
-use crate::model::LeaseId;
+use super::{digest::Digest, pace};
+use crate::model::{LeaseId, Revision};
 
-/// Heartbeats are never further apart than this, so that a server can pace its agents.
-const LONGEST_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
-/// The deadline of a lease whose expiry is under way: it cannot be renewed any more.
-const EXPIRING: u64 = u64::MAX;
+/// The deadline of a lease that lapsed, and of which the registry has not decided: it cannot be renewed.
+const LAPSED: u64 = u64::MAX;
+/// The deadline of a lease that lapsed and is kept: every heartbeat is later.
+const KEPT_LAPSED: u64 = 0;
 
-/// When the next heartbeat is due: three fit into a TTL.
-pub fn heartbeat_interval(ttl: Duration) -> Duration {
-    // Whole milliseconds, which people can read.
-    Duration::from_millis(millis(ttl / 3)).min(LONGEST_HEARTBEAT_INTERVAL)
+/// Marks of a lease. In the normal case none but `TIMED` is set, and a heartbeat looks no further.
+mod mark {
+    pub const TIMED: u8 = 1;
+    /// Two heartbeats are missed, or the lease lapsed and is held on: whoever hears it tells.
+    pub const OVERDUE: u8 = 2;
+    /// It lapsed and is kept. It has no timer.
+    pub const KEPT: u8 = 4;
+    /// The next answer spreads its agents over an interval.
+    pub const SPREAD: u8 = 8;
+    /// Removed, or set anew.
+    pub const GONE: u8 = 16;
 }
 
 #[derive(Debug)]
-struct Entry {
-    ttl: Duration,
+pub struct Entry {
+    id: LeaseId,
+    ttl_ms: u64,
     deadline_ms: AtomicU64,
+    /// Of what its agent said; see `digest`.
+    digest: AtomicU64,
     /// What the agent reported last.
     load: ArcSwapOption<Load>,
+    marks: AtomicU8,
 }
 
-/// A lease whose time to look at has come.
+impl Entry {
+    pub fn id(&self) -> LeaseId {
+        self.id
+    }
+
+    fn ttl(&self) -> Duration {
+        Duration::from_millis(self.ttl_ms)
+    }
+
+    /// When two heartbeats are missed, if nothing is heard before the deadline.
+    fn overdue_at(&self, deadline_ms: u64) -> u64 {
+        deadline_ms.saturating_sub(self.ttl_ms) + millis(pace::longest_interval(self.ttl()) * 2).min(self.ttl_ms)
+    }
+
+    /// Looks at a lease whose timer is due.
+    pub fn look(&self, now_ms: u64) -> Look {
+        if self.marks.load(SeqCst) & mark::GONE != 0 {
+            return Look::Stale;
+        }
+        // A heartbeat that came just after a pause, before that was taken out of time, set it too far ahead.
+        let furthest = now_ms + self.ttl_ms;
+        let clamp = |deadline: u64| (deadline != LAPSED && deadline > furthest).then_some(furthest);
+        let deadline = match self.deadline_ms.fetch_update(SeqCst, SeqCst, clamp) {
+            Ok(_) => furthest,
+            Err(deadline) => deadline,
+        };
+        if deadline == LAPSED || deadline == KEPT_LAPSED {
+            self.marks.fetch_and(!mark::TIMED, SeqCst);
+            return Look::Stale;
+        }
+        if deadline <= now_ms {
+            return self.lapse(deadline);
+        }
+        let overdue_at = self.overdue_at(deadline);
+        if now_ms < overdue_at {
+            return Look::At(overdue_at);
+        }
+        if self.marks.fetch_or(mark::OVERDUE, SeqCst) & mark::OVERDUE != 0 {
+            return Look::At(deadline);
+        }
+        // A heartbeat that came between the two saw no mark. Either it is seen here, or it saw the mark and tells.
+        let heard = self.deadline_ms.load(SeqCst) != deadline;
+        if heard && self.marks.fetch_and(!mark::OVERDUE, SeqCst) & mark::OVERDUE != 0 {
+            return Look::At(overdue_at.max(now_ms));
+        }
+        Look::Overdue(deadline)
+    }
+
+    fn lapse(&self, deadline: u64) -> Look {
+        // Before it lapses: who revives it from then on sets its timer.
+        self.marks.fetch_and(!mark::TIMED, SeqCst);
+        match self.deadline_ms.compare_exchange(deadline, LAPSED, SeqCst, SeqCst) {
+            Ok(_) => {
+                self.marks.fetch_and(!mark::OVERDUE, SeqCst);
+                Look::Lapsed
+            }
+            Err(renewed) if self.marks.fetch_or(mark::TIMED, SeqCst) & mark::TIMED == 0 => {
+                Look::At(self.overdue_at(renewed))
+            }
+            Err(_) => Look::Stale,
+        }
+    }
+}
+
+/// What there is to a lease whose timer is due.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Due {
-    /// It was renewed: look again then.
+pub enum Look {
+    /// It was heard: look again then.
     At(u64),
-    /// It is over, and cannot be renewed any more.
-    Expired,
-    /// Not the timer of this lease any more.
+    /// Two heartbeats are missed. Look again at its deadline.
+    Overdue(u64),
+    /// Its deadline has passed. It has no timer any more.
+    Lapsed,
+    /// It needs no timer, or has another.
     Stale,
 }
 
-/// Points at one setting of a lease; stale when the lease is gone or was set anew.
-#[derive(Clone, Debug)]
-pub struct LeaseTimer {
-    pub id: LeaseId,
-    entry: Arc<Entry>,
+/// What the agent said last, as far as it knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    pub digest: Digest,
+    /// At which revision it had that digest.
+    pub revision: Revision,
+}
+
+/// A heartbeat's outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// Renewed for one TTL; `spread` says that its agents are to be spread over an interval.
+    Kept { ttl: Duration, spread: bool },
+    /// Renewed, but what stands is not what the agent said.
+    Differs,
+    /// Not known here, or over.
+    Unknown,
 }
 
 #[derive(Debug, Default)]
 pub struct LeaseTable {
-    leases: DashMap<LeaseId, Arc<Entry>>,
+    leases: HashMap<LeaseId, Arc<Entry>>,
+    /// Up to which revision the digests are those of the state.
+    applied: AtomicU64,
+    /// When anybody was heard last.
+    heard_ms: AtomicU64,
+    /// Those that need a timer. Rarely touched by heartbeats: each lease is in it once at most.
+    untimed: Mutex<Vec<Arc<Entry>>>,
+    /// Those that were heard after they were told overdue or lapsed; each once for each telling.
+    returned: Mutex<Vec<LeaseId>>,
 }
 
 impl LeaseTable {
-    /// Makes a lease, or gives it another TTL; it holds for one TTL from now. Answers with the deadline.
-    pub fn set(&self, id: LeaseId, ttl: Duration, now_ms: u64) -> (u64, LeaseTimer) {
-        let deadline = now_ms + millis(ttl);
-        let load = self.leases.get(&id).and_then(|entry| entry.load.load_full());
-        let entry = Arc::new(Entry { ttl, deadline_ms: AtomicU64::new(deadline), load: ArcSwapOption::from(load) });
-        self.leases.insert(id, entry.clone());
-        (deadline, LeaseTimer { id, entry })
+    /// Makes a lease, or gives it another TTL; it holds for one TTL from now. With `spread` its first heartbeat is
+    /// answered so that agents that came together do not go on together.
+    pub fn set(&self, id: LeaseId, ttl: Duration, now_ms: u64, spread: bool) {
+        let leases = self.leases.pin();
+        let before = leases.get(&id);
+        let ttl_ms = millis(ttl);
+        let spread = if spread { mark::SPREAD } else { 0 };
+        let entry = Arc::new(Entry {
+            id,
+            ttl_ms,
+            deadline_ms: AtomicU64::new(now_ms + ttl_ms),
+            digest: AtomicU64::new(before.map_or(0, |before| before.digest.load(Relaxed))),
+            load: ArcSwapOption::from(before.and_then(|before| before.load.load_full())),
+            marks: AtomicU8::new(mark::TIMED | spread),
+        });
+        lock(&self.untimed).push(entry.clone());
+        if let Some(before) = leases.insert(id, entry) {
+            let marks = before.marks.fetch_or(mark::GONE, SeqCst);
+            if marks & (mark::OVERDUE | mark::KEPT) != 0 || before.deadline_ms.load(SeqCst) == LAPSED {
+                lock(&self.returned).push(id);
+            }
+        }
     }
 
     pub fn remove(&self, id: LeaseId) {
-        self.leases.remove(&id);
+        if let Some(entry) = self.leases.pin().remove(&id) {
+            entry.marks.fetch_or(mark::GONE, SeqCst);
+        }
     }
 
-    /// Renews for one TTL, and answers with it; none if the lease is not known or over.
-    pub fn renew(&self, id: LeaseId, now_ms: u64, load: Option<Load>) -> Option<Duration> {
-        let entry = self.leases.get(&id)?;
-        let deadline = now_ms + millis(entry.ttl);
-        let renew = |present: u64| (present != EXPIRING).then_some(deadline.max(present));
-        entry.deadline_ms.fetch_update(Ordering::Relaxed, Ordering::Relaxed, renew).ok()?;
+    /// Renews for one TTL.
+    pub fn renew(&self, id: LeaseId, now_ms: u64, known: Option<Known>, load: Option<Load>) -> Renewal {
+        let leases = self.leases.pin();
+        let Some(entry) = leases.get(&id) else { return Renewal::Unknown };
+        if entry.deadline_ms.fetch_max(now_ms + entry.ttl_ms, SeqCst) == LAPSED {
+            return Renewal::Unknown;
+        }
+        self.heard_ms.store(now_ms, Relaxed);
+        let marks = entry.marks.load(SeqCst);
+        let spread = marks & mark::SPREAD != 0;
+        if marks != mark::TIMED {
+            self.heard(entry);
+        }
         if let Some(load) = load {
             entry.load.store(Some(Arc::new(load)));
         }
-        Some(entry.ttl)
+        // The digests go first: one that is read after the revision is at least as new.
+        if let Some(known) = known
+            && self.applied.load(SeqCst) >= known.revision.0
+            && entry.digest.load(SeqCst) != known.digest.0
+        {
+            return Renewal::Differs;
+        }
+        Renewal::Kept { ttl: entry.ttl(), spread }
     }
 
-    /// Renews even a lease whose expiry is under way: its agent has just registered again.
+    /// One that was marked is heard.
+    fn heard(&self, entry: &Arc<Entry>) {
+        let marks = entry.marks.fetch_and(!(mark::OVERDUE | mark::KEPT | mark::SPREAD), SeqCst);
+        if marks & (mark::OVERDUE | mark::KEPT) != 0 {
+            lock(&self.returned).push(entry.id);
+        }
+        if marks & mark::KEPT != 0 {
+            self.arm(entry);
+        }
+    }
+
+    /// Renews even a lease that has lapsed: its agent has just registered again.
     pub fn revive(&self, id: LeaseId, now_ms: u64) {
-        if let Some(entry) = self.leases.get(&id) {
-            entry.deadline_ms.store(now_ms + millis(entry.ttl), Ordering::Relaxed);
+        let leases = self.leases.pin();
+        let Some(entry) = leases.get(&id) else { return };
+        let before = entry.deadline_ms.swap(now_ms + entry.ttl_ms, SeqCst);
+        let marks = entry.marks.fetch_and(!(mark::OVERDUE | mark::KEPT), SeqCst);
+        if before == LAPSED || marks & (mark::OVERDUE | mark::KEPT) != 0 {
+            lock(&self.returned).push(id);
+        }
+        self.arm(entry);
+    }
+
+    /// When a heartbeat of any lease came last.
+    pub fn last_heard_ms(&self) -> u64 {
+        self.heard_ms.load(Relaxed)
+    }
+
+    /// Has it told when a lease is next heard: its instances were kept before a restart.
+    pub fn tell_when_heard(&self, id: LeaseId) {
+        if let Some(entry) = self.leases.pin().get(&id) {
+            entry.marks.fetch_or(mark::OVERDUE, SeqCst);
         }
     }
 
-    /// Lets a lease hold until then, whose expiry could not be carried out.
+    /// Lets a lapsed lease hold until then: what its lapse leads to could not be written.
     pub fn postpone(&self, id: LeaseId, deadline_ms: u64) {
-        if let Some(entry) = self.leases.get(&id) {
-            entry.deadline_ms.store(deadline_ms, Ordering::Relaxed);
+        self.hold_lapsed(id, deadline_ms, mark::OVERDUE);
+    }
+
+    /// Keeps a lapsed lease, without a deadline: until it is heard, or `expire_kept`. A lease that is not lapsed stays
+    /// as it is.
+    pub fn keep_lapsed(&self, id: LeaseId) {
+        self.hold_lapsed(id, KEPT_LAPSED, mark::KEPT);
+    }
+
+    fn hold_lapsed(&self, id: LeaseId, deadline_ms: u64, mark: u8) {
+        let leases = self.leases.pin();
+        let Some(entry) = leases.get(&id) else { return };
+        if entry.deadline_ms.load(SeqCst) != LAPSED {
+            return;
+        }
+        // The mark goes first: who renews it then sees it.
+        entry.marks.fetch_or(mark, SeqCst);
+        entry.deadline_ms.store(deadline_ms, SeqCst);
+        if mark != mark::KEPT {
+            self.arm(entry);
         }
     }
 
-    /// Whether the lease's expiry is still to be carried out.
-    pub fn is_expiring(&self, id: LeaseId) -> bool {
-        self.leases.get(&id).is_some_and(|entry| entry.deadline_ms.load(Ordering::Relaxed) == EXPIRING)
+    /// Ends the keeping of a lapsed lease: true if it was not heard meanwhile, and can now not be renewed any more.
+    pub fn expire_kept(&self, id: LeaseId) -> bool {
+        let leases = self.leases.pin();
+        let Some(entry) = leases.get(&id) else { return false };
+        let expired = entry.deadline_ms.compare_exchange(KEPT_LAPSED, LAPSED, SeqCst, SeqCst).is_ok();
+        if expired {
+            entry.marks.fetch_and(!mark::KEPT, SeqCst);
+        }
+        expired
     }
 
-    /// A timer of a lease that holds: for one that was revived, or whose expiry could not be written.
-    pub fn timer(&self, id: LeaseId) -> Option<(u64, LeaseTimer)> {
-        let entry = self.leases.get(&id)?.clone();
-        Some((entry.deadline_ms.load(Ordering::Relaxed), LeaseTimer { id, entry }))
+    /// Whether the lease lapsed, and nothing has been made of it so far.
+    pub fn is_lapsed(&self, id: LeaseId) -> bool {
+        self.leases.pin().get(&id).is_some_and(|entry| entry.deadline_ms.load(SeqCst) == LAPSED)
     }
 
-    /// Looks at a lease whose timer is due.
-    pub fn look(&self, timer: &LeaseTimer, now_ms: u64) -> Due {
-        let current = self.leases.get(&timer.id).is_some_and(|entry| Arc::ptr_eq(&entry, &timer.entry));
-        if !current {
-            return Due::Stale;
+    fn arm(&self, entry: &Arc<Entry>) {
+        if entry.marks.fetch_or(mark::TIMED, SeqCst) & mark::TIMED == 0 {
+            lock(&self.untimed).push(entry.clone());
         }
-        // A heartbeat that came just after a pause, before that was taken out of time, set it too far ahead.
-        let furthest = now_ms + millis(timer.entry.ttl);
-        let look = |deadline: u64| match deadline {
-            EXPIRING => None,
-            deadline if deadline <= now_ms => Some(EXPIRING),
-            deadline => (deadline > furthest).then_some(furthest),
-        };
-        match timer.entry.deadline_ms.fetch_update(Ordering::Relaxed, Ordering::Relaxed, look) {
-            Ok(deadline) if deadline <= now_ms => Due::Expired,
-            Ok(_) => Due::At(furthest),
-            Err(EXPIRING) => Due::Stale,
-            Err(deadline) => Due::At(deadline),
+    }
+
+    /// Takes those that need a timer. A due one is looked at by `Entry::look`.
+    pub fn take_untimed(&self) -> Vec<Arc<Entry>> {
+        std::mem::take(&mut lock(&self.untimed))
+    }
+
+    /// Takes those that were heard after they were told overdue or lapsed.
+    pub fn take_returned(&self) -> Vec<LeaseId> {
+        std::mem::take(&mut lock(&self.returned))
+    }
+
+    /// What the agent said, as the state has it.
+    pub fn set_digest(&self, id: LeaseId, digest: Digest) {
+        if let Some(entry) = self.leases.pin().get(&id) {
+            entry.digest.store(digest.0, SeqCst);
         }
+    }
+
+    /// The digests are those of this revision.
+    pub fn set_applied(&self, revision: Revision) {
+        self.applied.store(revision.0, SeqCst);
     }
 
     pub fn load(&self, id: LeaseId) -> Option<Load> {
-        self.leases.get(&id)?.load.load_full().map(|load| Load::clone(&load))
+        self.leases.pin().get(&id)?.load.load_full().map(|load| Load::clone(&load))
     }
 
     pub fn len(&self) -> usize {
@@ -139,9 +340,13 @@ impl LeaseTable {
     }
 }
 
-/// However long a limit lets a lease be, a deadline stays a number, and below `EXPIRING`.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().expect("nothing panics while it holds this lock")
+}
+
+/// However long a limit lets a lease be, a deadline stays a number, and below `LAPSED`.
 fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min(u64::MAX / 2)
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min(u64::MAX / 4)
 }
 
 #[cfg(test)]
@@ -149,57 +354,159 @@ mod tests {
     use super::*;
 
     const TTL: Duration = Duration::from_secs(30);
+    const KEPT: Renewal = Renewal::Kept { ttl: TTL, spread: false };
     const ID: LeaseId = LeaseId(7);
 
-    #[test]
-    fn a_renewed_lease_is_looked_at_later() {
+    fn one() -> (LeaseTable, Arc<Entry>) {
         let table = LeaseTable::default();
-        let (deadline, timer) = table.set(ID, TTL, 0);
-        assert_eq!(deadline, 30_000);
-        assert_eq!(table.renew(ID, 10_000, None), Some(TTL));
-        assert_eq!(table.look(&timer, 30_000), Due::At(40_000));
-        assert_eq!(table.look(&timer, 40_000), Due::Expired);
+        table.set(ID, TTL, 0, false);
+        let entry = timer(&table);
+        (table, entry)
+    }
+
+    /// The one lease that needs a timer.
+    fn timer(table: &LeaseTable) -> Arc<Entry> {
+        let mut untimed = table.take_untimed();
+        assert_eq!(untimed.len(), 1);
+        untimed.remove(0)
+    }
+
+    fn renew(table: &LeaseTable, now_ms: u64) -> Renewal {
+        table.renew(ID, now_ms, None, None)
+    }
+
+    #[test]
+    fn a_silent_lease_is_overdue_after_two_intervals_and_lapses_at_its_deadline() {
+        let (table, entry) = one();
+        assert_eq!(entry.look(0), Look::At(20_000));
+        assert_eq!(renew(&table, 10_000), KEPT);
+        assert_eq!(entry.look(20_000), Look::At(30_000));
+        assert_eq!(entry.look(30_000), Look::Overdue(40_000));
+        assert_eq!(entry.look(31_000), Look::At(40_000), "it is told once");
+        assert_eq!(entry.look(40_000), Look::Lapsed);
+        assert_eq!(entry.look(40_001), Look::Stale);
+        assert!(table.is_lapsed(ID));
+        assert_eq!(table.take_returned(), []);
+    }
+
+    #[test]
+    fn an_overdue_lease_that_is_heard_is_told_once() {
+        let (table, entry) = one();
+        assert_eq!(entry.look(20_000), Look::Overdue(30_000));
+        assert_eq!((renew(&table, 25_000), renew(&table, 25_001)), (KEPT, KEPT));
+        assert_eq!(table.take_returned(), [ID]);
+        assert_eq!(entry.look(30_000), Look::At(45_001));
+        assert_eq!(entry.look(45_001), Look::Overdue(55_001), "and again, when it falls silent again");
+        assert!(table.take_untimed().is_empty());
     }
 
     #[test]
     fn a_heartbeat_after_the_end_is_told_so_and_a_registration_revives() {
-        let table = LeaseTable::default();
-        let (_, timer) = table.set(ID, TTL, 0);
-        assert_eq!(table.look(&timer, 30_000), Due::Expired);
-        assert_eq!(table.renew(ID, 30_001, None), None);
-        assert!(table.is_expiring(ID));
+        let (table, entry) = one();
+        assert_eq!(entry.look(30_000), Look::Lapsed);
+        assert_eq!(renew(&table, 30_001), Renewal::Unknown);
         table.revive(ID, 30_002);
-        assert!(!table.is_expiring(ID));
-        assert_eq!(table.renew(ID, 30_003, None), Some(TTL));
+        assert!(!table.is_lapsed(ID));
+        assert_eq!(table.take_returned(), [ID]);
+        assert!(Arc::ptr_eq(&timer(&table), &entry));
+        assert_eq!(renew(&table, 30_003), KEPT);
+        assert_eq!(entry.look(60_003), Look::Lapsed);
+    }
+
+    #[test]
+    fn a_lapsed_lease_that_is_kept_can_be_renewed_and_is_told() {
+        let (table, entry) = one();
+        table.keep_lapsed(ID);
+        assert_eq!(renew(&table, 0), KEPT, "one that did not lapse stays as it is");
+        assert_eq!(entry.look(30_000), Look::Lapsed);
+        table.keep_lapsed(ID);
+        assert!(!table.is_lapsed(ID) && table.take_untimed().is_empty());
+        assert_eq!(entry.look(90_000), Look::Stale);
+        assert_eq!(renew(&table, 90_000), KEPT);
+        assert_eq!(table.take_returned(), [ID]);
+        assert!(Arc::ptr_eq(&timer(&table), &entry), "from now on it has a deadline again");
+        assert_eq!(entry.look(110_000), Look::Overdue(120_000));
+        assert!(!table.expire_kept(ID), "it is not kept any more");
+    }
+
+    #[test]
+    fn the_keeping_of_a_lapsed_lease_ends_once() {
+        let (table, entry) = one();
+        assert_eq!(entry.look(30_000), Look::Lapsed);
+        table.keep_lapsed(ID);
+        assert!(table.expire_kept(ID) && !table.expire_kept(ID));
+        assert_eq!(renew(&table, 90_000), Renewal::Unknown);
+        assert!(table.is_lapsed(ID) && table.take_returned().is_empty());
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_looked_at_again() {
+        let (table, entry) = one();
+        assert_eq!(entry.look(30_000), Look::Lapsed);
+        table.postpone(ID, 31_000);
+        assert!(Arc::ptr_eq(&timer(&table), &entry));
+        assert_eq!(entry.look(30_500), Look::At(31_000));
+        assert_eq!(entry.look(31_000), Look::Lapsed);
+        table.postpone(ID, 32_000);
+        assert_eq!((renew(&table, 31_500), table.take_returned()), (KEPT, vec![ID]));
     }
 
     #[test]
     fn the_timer_of_an_earlier_setting_is_stale() {
-        let table = LeaseTable::default();
-        let (_, timer) = table.set(ID, TTL, 0);
-        let (deadline, _) = table.set(ID, Duration::from_secs(1), 5_000);
-        assert_eq!(deadline, 6_000);
-        assert_eq!(table.look(&timer, 60_000), Due::Stale);
+        let (table, entry) = one();
+        table.set(ID, Duration::from_secs(1), 5_000, false);
+        assert_eq!(entry.look(60_000), Look::Stale);
+        assert_eq!(timer(&table).look(5_900), Look::Overdue(6_000));
+        table.set(ID, TTL, 6_000, false);
+        assert_eq!(table.take_returned(), [ID], "who registers is heard");
         table.remove(ID);
-        assert_eq!(table.renew(ID, 0, None), None);
+        assert_eq!(renew(&table, 0), Renewal::Unknown);
+        assert_eq!(timer(&table).look(60_000), Look::Stale);
     }
 
     #[test]
     fn a_deadline_is_never_further_away_than_a_ttl() {
-        let table = LeaseTable::default();
-        let (_, timer) = table.set(ID, TTL, 0);
+        let (table, entry) = one();
         // As after a pause of a minute that the clock has then taken out.
-        table.renew(ID, 60_000, None);
-        assert_eq!(table.look(&timer, 5_000), Due::At(35_000));
-        assert_eq!(table.look(&timer, 35_000), Due::Expired);
+        renew(&table, 60_000);
+        assert_eq!(entry.look(5_000), Look::At(25_000));
+        assert_eq!(entry.look(35_000), Look::Lapsed);
     }
 
     #[test]
     fn a_load_report_is_the_last_one() {
-        let table = LeaseTable::default();
-        table.set(ID, TTL, 0);
-        table.renew(ID, 1, Some(Load { cpu: Some(0.5), ..Load::default() }));
-        table.renew(ID, 2, None);
+        let (table, _) = one();
+        table.renew(ID, 1, None, Some(Load { cpu: Some(0.5), ..Load::default() }));
+        renew(&table, 2);
         assert_eq!(table.load(ID).and_then(|load| load.cpu), Some(0.5));
+    }
+
+    #[test]
+    fn a_digest_is_compared_by_who_is_as_new() {
+        let (table, _) = one();
+        table.set_digest(ID, Digest(5));
+        table.set_applied(Revision(3));
+        let renew = |digest, revision| {
+            table.renew(ID, 1, Some(Known { digest: Digest(digest), revision: Revision(revision) }), None)
+        };
+        for (digest, revision, answer) in [
+            (5, 1, KEPT),
+            (5, 3, KEPT),
+            (6, 3, Renewal::Differs),
+            (6, 1, Renewal::Differs),
+            // We are behind, and cannot tell.
+            (6, 4, KEPT),
+        ] {
+            assert_eq!(renew(digest, revision), answer, "{digest} at {revision}");
+        }
+    }
+
+    #[test]
+    fn the_first_heartbeat_of_those_that_came_together_is_spread() {
+        let table = LeaseTable::default();
+        table.set(ID, TTL, 0, true);
+        assert_eq!(renew(&table, 1), Renewal::Kept { ttl: TTL, spread: true });
+        assert_eq!(renew(&table, 2), KEPT);
+        assert!(table.take_returned().is_empty());
     }
 }

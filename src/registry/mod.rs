@@ -1,14 +1,20 @@
 //! The registry: who is there. Writes go to storage, the state is built from storage's commits (`state`), what a
-//! command would write is worked out beforehand (`plan`); one task (`task`) owns the state and feeds the timers.
+//! command would write is worked out beforehand (`plan`); one task (`task`) owns the state. Leases are renewed beside it
+//! (`lease`), and another task watches over their deadlines (`timers`), on the runtime where heartbeats are heard.
 //! Readers take an immutable `Snapshot` and never wait.
 
+pub mod brake;
 pub mod clock;
 pub mod command;
+pub mod digest;
+mod keeping;
 pub mod lease;
+pub mod pace;
 mod plan;
 pub mod query;
 pub mod state;
 mod task;
+pub mod timers;
 pub mod watch;
 mod wheel;
 
@@ -27,25 +33,29 @@ use std::{
 use arc_swap::ArcSwap;
 use convoy_client::proto::Load;
 use tokio::{
+    runtime::Handle,
     sync::{
         mpsc::{self, error::SendTimeoutError},
         oneshot, watch as watch_channel,
     },
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 
 use self::{
+    brake::{Brake, BrakeConfig, Braking, Release, Trust},
     clock::Clock,
     command::{CheckReport, Command, Error, Outcome, Register},
-    lease::LeaseTable,
+    lease::{Known, LeaseTable, Renewal},
+    pace::Pace,
     state::{Dirty, Snapshot, State},
+    timers::{Marker, Timers},
     watch::EventLog,
 };
 use crate::{
     dirty::DirtySet,
     model::{
-        Incarnation, InstanceId, InstanceKey, InstanceSpec, LeaseId, Limits, OverrideHealth, RawKey, RawResource,
-        Revision, ServiceKey, ServicePatch, Share, Verdict,
+        CheckStatus, Incarnation, InstanceId, InstanceKey, InstanceSpec, LeaseId, Limits, OverrideHealth, RawKey,
+        RawResource, Revision, ServiceKey, ServicePatch, Share, Verdict,
     },
     storage::{Opened, Storage},
     telemetry::{Census, Metrics},
@@ -69,6 +79,7 @@ struct Inner {
     metrics: Arc<Metrics>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     leases: Arc<LeaseTable>,
+    pace: Pace,
     events: Arc<EventLog>,
     dirty: Arc<DirtySet<Dirty>>,
     commands: mpsc::Sender<Queued>,
@@ -77,6 +88,22 @@ struct Inner {
     store_fails: Arc<AtomicBool>,
     /// What the store held when it was opened.
     opened_with: usize,
+    trust: Arc<Trust>,
+    /// What the brake holds now.
+    braking: Arc<ArcSwap<Braking>>,
+}
+
+/// What somebody may set.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    pub limits: Limits,
+    pub brake: BrakeConfig,
+}
+
+impl From<Limits> for Settings {
+    fn from(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
 }
 
 /// A command with the one who waits for its outcome.
@@ -94,19 +121,48 @@ pub struct Held {
     pub heartbeat_interval: Duration,
 }
 
-impl Held {
-    fn new(lease: LeaseId, ttl: Duration) -> Self {
-        Self { lease, ttl, heartbeat_interval: lease::heartbeat_interval(ttl) }
-    }
+/// The answer to a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    Kept(Held),
+    /// The lease is not known or over, or what is registered is not what the agent said.
+    RegisterAgain,
+    /// The lease is not known, which may be because the store is away.
+    Retry,
 }
 
 impl Registry {
-    /// Starts the task that owns the state. It ends when the last handle is dropped, or when the store is lost.
+    /// Starts the task that owns the state. It ends when the last handle is dropped, or when the store is lost. The
+    /// timers of leases run on the same runtime; where heartbeats come from sockets, see `start_beside`.
     pub fn start(
         storage: Arc<dyn Storage>,
         opened: Opened,
-        limits: Limits,
+        settings: Settings,
         metrics: Arc<Metrics>,
+    ) -> (Self, JoinHandle<()>) {
+        let seed = rand::random();
+        Self::start_with(storage, opened, settings, metrics, seed, &Handle::current(), || Ok(Marker::Tasks))
+    }
+
+    /// As `start`, with the timers of leases on the runtime that reads heartbeats from sockets.
+    pub fn start_beside(
+        intake: &Handle,
+        storage: Arc<dyn Storage>,
+        opened: Opened,
+        settings: Settings,
+        metrics: Arc<Metrics>,
+    ) -> (Self, JoinHandle<()>) {
+        Self::start_with(storage, opened, settings, metrics, rand::random(), intake, Marker::socket)
+    }
+
+    fn start_with(
+        storage: Arc<dyn Storage>,
+        opened: Opened,
+        settings: Settings,
+        metrics: Arc<Metrics>,
+        seed: u64,
+        intake: &Handle,
+        marker: impl FnOnce() -> std::io::Result<Marker> + Send + 'static,
     ) -> (Self, JoinHandle<()>) {
         let clock = Clock::default();
         let opened_with = opened.records.len();
@@ -114,20 +170,40 @@ impl Registry {
         let (commands, receiver) = mpsc::channel(COMMANDS_WAITING);
         let inner = Arc::new(Inner {
             store_id: opened.store_id.into(),
-            limits,
+            limits: settings.limits,
             clock,
             metrics,
             snapshot: Arc::new(ArcSwap::from_pointee(state.snapshot().clone())),
             leases: Arc::default(),
+            pace: Pace { seed },
             events: Arc::new(EventLog::new(opened.revision)),
             dirty: Arc::default(),
             commands,
             watchers: Arc::new(()),
             store_fails: Arc::default(),
             opened_with,
+            trust: Arc::default(),
+            braking: Arc::default(),
         });
-        let task = task::Task::new(&inner, storage, state, effects);
-        let running = tokio::spawn(task.run(receiver, opened.commits));
+        let task = task::Task::new(&inner, storage, state, effects, Brake::new(settings.brake));
+        let (told, notices) = timers::channel();
+        let (timers, clock) = (Timers::new(inner.leases.clone()), inner.clock.clone());
+        let mut beside = JoinSet::new();
+        let watching = async move {
+            let ended = match marker() {
+                Ok(marker) => timers::run(timers, clock, marker, told).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = ended {
+                tracing::error!(%error, "the timers of leases have failed");
+            }
+        };
+        beside.spawn_on(watching, intake);
+        let running = tokio::spawn(async move {
+            task.run(receiver, opened.commits, notices).await;
+            // Dropped here and not before: the timers end with the registry.
+            drop(beside);
+        });
         (Self { inner }, running)
     }
 
@@ -175,14 +251,28 @@ impl Registry {
         let command = Command::Register(Register { lease, ttl, incarnation, instances, new_lease });
         let outcome = self.run(command).await?;
         let (lease, ttl) = outcome.lease.ok_or_else(|| Error::Unavailable { reason: "the lease is gone".into() })?;
-        Ok((outcome, Held::new(lease, ttl)))
+        Ok((outcome, self.held(lease, ttl, false)))
     }
 
-    /// Renews a lease; none means that it is not known or over, and that its agent has to register again.
-    pub fn heartbeat(&self, lease: LeaseId, load: Option<Load>) -> Option<Held> {
-        let ttl = self.inner.leases.renew(lease, self.inner.clock.now_ms(), load);
-        self.inner.metrics.heartbeat(ttl.is_some());
-        ttl.map(|ttl| Held::new(lease, ttl))
+    fn held(&self, lease: LeaseId, ttl: Duration, spread: bool) -> Held {
+        let heartbeat_interval = self.inner.pace.next(lease, ttl, self.inner.clock.now_ms(), spread);
+        Held { lease, ttl, heartbeat_interval }
+    }
+
+    /// Renews a lease. `known` is what its agent has said, if it wants to know whether that still stands.
+    pub fn heartbeat(&self, lease: LeaseId, known: Option<Known>, load: Option<Load>) -> Heard {
+        let renewal = self.inner.leases.renew(lease, self.inner.clock.now_ms(), known, load);
+        let heard = match renewal {
+            Renewal::Kept { ttl, spread } => Heard::Kept(self.held(lease, ttl, spread)),
+            Renewal::Unknown if !self.is_writable() => Heard::Retry,
+            Renewal::Unknown | Renewal::Differs => Heard::RegisterAgain,
+        };
+        match heard {
+            Heard::Kept(_) => self.inner.metrics.kept(),
+            Heard::RegisterAgain => self.inner.metrics.register_again(),
+            Heard::Retry => self.inner.metrics.retry(),
+        }
+        heard
     }
 
     pub fn load(&self, lease: LeaseId) -> Option<Load> {
@@ -230,8 +320,32 @@ impl Registry {
         self.run(Command::SetOverride { key, say }).await
     }
 
+    /// How Convoy's probes fare: whether those that fail are believed.
+    pub fn trust(&self) -> &Trust {
+        &self.inner.trust
+    }
+
+    /// Milliseconds of observed time: those in which nobody could be heard do not count.
+    pub fn observed_ms(&self) -> u64 {
+        self.inner.clock.now_ms()
+    }
+
+    /// What the brake holds now; up to a second old.
+    pub fn braking(&self) -> Arc<Braking> {
+        self.inner.braking.load_full()
+    }
+
+    /// Ends the brake of a group, or of all of a scope, or of all; the outcome says how many leases were let go.
+    pub async fn release_brake(&self, release: Release) -> Result<Outcome, Error> {
+        self.run(Command::ReleaseBrake(release)).await
+    }
+
     /// Stores what probes found. At most `instances_per_call` reports, one an instance.
-    pub async fn report_checks(&self, reports: Vec<CheckReport>) -> Result<Outcome, Error> {
+    pub async fn report_checks(&self, mut reports: Vec<CheckReport>) -> Result<Outcome, Error> {
+        let braked = !self.inner.trust.believed();
+        for report in &mut reports {
+            report.braked = braked && report.state.status == CheckStatus::Failing;
+        }
         self.run(Command::ReportChecks(reports)).await
     }
 

@@ -13,7 +13,7 @@ use std::{
 
 use imbl::{HashMap as SharedHashMap, OrdMap};
 
-use super::command::Versioned;
+use super::{command::Versioned, digest::Digest};
 use crate::{
     model::{
         Exports, Instance, InstanceId, InstanceKey, Lease, LeaseId, Node, RawKey, RawResource, RemovalCause,
@@ -29,6 +29,8 @@ pub struct Snapshot {
     pub services: OrdMap<ServiceKey, Arc<ServiceState>>,
     /// Resources that somebody wrote.
     pub raw: OrdMap<RawKey, Versioned<RawResource>>,
+    /// Those that left, as far as they are remembered.
+    pub gone: SharedHashMap<InstanceKey, Versioned<Tombstone>>,
 }
 
 impl Snapshot {
@@ -109,6 +111,8 @@ impl ServiceState {
 pub(super) struct LeaseState {
     pub(super) lease: Versioned<Lease>,
     pub(super) members: BTreeSet<InstanceKey>,
+    /// Of what the agent said of the members.
+    pub(super) digest: Digest,
 }
 
 /// What happened to one instance.
@@ -123,6 +127,8 @@ pub enum EventKind {
 pub struct Event {
     pub kind: EventKind,
     pub revision: Revision,
+    /// As it was before; of a new one nothing.
+    pub before: Option<Versioned<Instance>>,
     /// As it is now; of a removed one, as it was last.
     pub instance: Versioned<Instance>,
 }
@@ -151,6 +157,8 @@ pub struct Effects {
     pub dirty: BTreeSet<Dirty>,
     pub leases_set: Vec<(LeaseId, Duration)>,
     pub leases_gone: Vec<LeaseId>,
+    /// What the agent has said under a lease has another digest now; the last one counts.
+    pub digests: Vec<(LeaseId, Digest)>,
     pub drains: Vec<(InstanceKey, Duration)>,
 }
 
@@ -158,7 +166,6 @@ pub struct Effects {
 pub struct State {
     snapshot: Snapshot,
     leases: HashMap<LeaseId, LeaseState>,
-    tombstones: HashMap<InstanceKey, (Revision, Tombstone)>,
     tombstones_by_age: BTreeSet<(UnixMillis, InstanceKey)>,
     /// Services without instances, in the order in which they became so.
     empty_services: BTreeMap<ServiceKey, UnixMillis>,
@@ -200,8 +207,22 @@ impl State {
         self.leases.get(&id)
     }
 
-    pub(super) fn tombstone(&self, key: &InstanceKey) -> Option<&(Revision, Tombstone)> {
-        self.tombstones.get(key)
+    /// The instances of a lease.
+    pub fn members(&self, id: LeaseId) -> impl Iterator<Item = &Versioned<Instance>> {
+        let members = self.leases.get(&id).into_iter().flat_map(|lease| &lease.members);
+        members.filter_map(|key| self.snapshot.instance(key))
+    }
+
+    pub fn lease_ttl(&self, id: LeaseId) -> Option<Duration> {
+        self.leases.get(&id).map(|lease| lease.lease.value.ttl)
+    }
+
+    pub fn lease_count(&self) -> usize {
+        self.leases.len()
+    }
+
+    pub(super) fn tombstone(&self, key: &InstanceKey) -> Option<&Versioned<Tombstone>> {
+        self.snapshot.gone.get(key)
     }
 
     /// Tombstones older than `before`, and the oldest of those over `limit`; at most `count`.
@@ -225,8 +246,9 @@ impl State {
             (Key::Lease(id), Some(Record::Lease(lease))) => {
                 let lease = Versioned { revision, value: Arc::new(lease) };
                 effects.leases_set.push((id, lease.value.ttl));
-                let members = self.leases.remove(&id).map(|before| before.members).unwrap_or_default();
-                self.leases.insert(id, LeaseState { lease, members });
+                let before = self.leases.remove(&id);
+                let (members, digest) = before.map(|before| (before.members, before.digest)).unwrap_or_default();
+                self.leases.insert(id, LeaseState { lease, members, digest });
             }
             (Key::Lease(id), _) => {
                 self.leases.remove(&id);
@@ -247,7 +269,7 @@ impl State {
                 self.forget(&key);
                 self.tombstones_by_age.insert((tombstone.removed_at, key.clone()));
                 self.remove_instance(&key, revision, tombstone.cause, now, effects);
-                self.tombstones.insert(key, (revision, tombstone));
+                self.snapshot.gone.insert(key, Versioned { revision, value: Arc::new(tombstone) });
             }
             (Key::Instance(key), _) => {
                 self.forget(&key);
@@ -291,15 +313,7 @@ impl State {
         state.revision = instance.revision;
         let before = state.insert(instance.clone());
         self.empty_services.remove(&key.service);
-        if let Some(before) = &before
-            && before.value.lease != instance.value.lease
-            && let Some(lease) = self.leases.get_mut(&before.value.lease)
-        {
-            lease.members.remove(&key);
-        }
-        if let Some(lease) = self.leases.get_mut(&instance.value.lease) {
-            lease.members.insert(key.clone());
-        }
+        self.move_member(before.as_ref().map(|before| &*before.value), Some(&instance.value), effects);
         if let Some(drain) = instance.value.drain
             && before.as_ref().is_none_or(|before| before.value.drain != instance.value.drain)
         {
@@ -307,7 +321,7 @@ impl State {
         }
         effects.dirty.insert(Dirty::Service(key.service));
         let kind = if before.is_some() { EventKind::Changed } else { EventKind::Added };
-        effects.events.push(Event { kind, revision: instance.revision, instance });
+        effects.events.push(Event { kind, revision: instance.revision, before, instance });
     }
 
     fn remove_instance(
@@ -328,16 +342,51 @@ impl State {
         if state.instances.is_empty() {
             self.empty_services.insert(key.service.clone(), now);
         }
-        if let Some(lease) = self.leases.get_mut(&instance.value.lease) {
-            lease.members.remove(key);
-        }
+        self.move_member(Some(&instance.value), None, effects);
         effects.dirty.insert(Dirty::Service(key.service.clone()));
-        effects.events.push(Event { kind: EventKind::Removed(cause), revision, instance });
+        let before = Some(instance.clone());
+        effects.events.push(Event { kind: EventKind::Removed(cause), revision, before, instance });
+    }
+
+    /// Keeps the members of leases, and the digest of what was said of them.
+    fn move_member(&mut self, before: Option<&Instance>, after: Option<&Instance>, effects: &mut Effects) {
+        let stays = before.map(|before| before.lease) == after.map(|after| after.lease);
+        if let (Some(before), Some(after)) = (before, after)
+            && stays
+            && before.incarnation == after.incarnation
+            && Arc::ptr_eq(&before.spec, &after.spec)
+        {
+            // The agent said nothing: most changes are to health.
+            return;
+        }
+        let said = |instance: &Instance| (instance.lease, Digest::of(instance));
+        let (was, is) = (before.map(said), after.map(said));
+        if was == is {
+            return;
+        }
+        if let (Some((lease, digest)), Some(before)) = (was, before)
+            && let Some(state) = self.leases.get_mut(&lease)
+        {
+            state.digest.subtract(digest);
+            if !stays {
+                state.members.remove(&before.key);
+                effects.digests.push((lease, state.digest));
+            }
+        }
+        if let (Some((lease, digest)), Some(after)) = (is, after)
+            && let Some(state) = self.leases.get_mut(&lease)
+        {
+            state.digest.add(digest);
+            if !stays {
+                state.members.insert(after.key.clone());
+            }
+            effects.digests.push((lease, state.digest));
+        }
     }
 
     fn forget(&mut self, key: &InstanceKey) {
-        if let Some((_, tombstone)) = self.tombstones.remove(key) {
-            self.tombstones_by_age.remove(&(tombstone.removed_at, key.clone()));
+        if let Some(tombstone) = self.snapshot.gone.remove(key) {
+            self.tombstones_by_age.remove(&(tombstone.value.removed_at, key.clone()));
         }
     }
 }

@@ -22,11 +22,14 @@ use tokio::{
 
 use super::{
     Inner, Queued,
+    brake::{Brake, Braking, Trust},
     clock::Clock,
     command::{Command, Error, Outcome},
-    lease::{Due, LeaseTable, LeaseTimer},
+    lease::LeaseTable,
+    pace,
     plan::{Footprints, Plan},
     state::{Dirty, Effects, Snapshot, State},
+    timers::{Notice, TICK, tick_ms, tick_of},
     watch::EventLog,
     wheel::Wheel,
 };
@@ -37,26 +40,22 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// How often timers are looked at.
-const TICK: Duration = Duration::from_millis(10);
 /// How many commands are written together: enough to share a sync, few enough to answer soon.
 const MAX_ROUND: usize = 512;
 /// How often a command is planned again because another writer came first.
 const MAX_ATTEMPTS: u32 = 16;
 /// When an expiry is tried again that the store could not take.
 const EXPIRY_RETRY_MS: u64 = 1_000;
+/// How many drains end at a time.
+const DRAINS_PER_TICK: usize = 10_000;
+/// How often it is looked who the brake still keeps.
+const LOOK_AT_KEPT: Duration = Duration::from_secs(1);
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
 /// How long, and how many, instances that left are remembered.
 const TOMBSTONE_AGE_MS: u64 = 24 * 60 * 60 * 1000;
 const MAX_TOMBSTONES: usize = 200_000;
 /// How long a service outlives its last instance.
 const EMPTY_SERVICE_AGE_MS: u64 = 24 * 60 * 60 * 1000;
-
-#[derive(Debug)]
-enum Timer {
-    Lease(LeaseTimer),
-    Drain(InstanceKey, Incarnation),
-}
 
 #[derive(Debug)]
 struct Pending {
@@ -74,27 +73,31 @@ struct InFlight {
 }
 
 pub(super) struct Task {
-    clock: Clock,
-    limits: Limits,
-    metrics: Arc<Metrics>,
+    pub(super) clock: Clock,
+    pub(super) limits: Limits,
+    pub(super) metrics: Arc<Metrics>,
     storage: Arc<dyn Storage>,
-    state: State,
+    pub(super) state: State,
     snapshot: Arc<ArcSwap<Snapshot>>,
-    leases: Arc<LeaseTable>,
+    pub(super) leases: Arc<LeaseTable>,
     events: Arc<EventLog>,
     dirty: Arc<DirtySet<Dirty>>,
     store_fails: Arc<AtomicBool>,
     /// What has changed since the last snapshot was published.
     changed: BTreeSet<Dirty>,
-    wheel: Wheel<Timer>,
+    /// The ends of drains; the timers of leases are in `timers`.
+    drains: Wheel<(InstanceKey, Incarnation)>,
     /// What clients asked for, and what timers did: neither keeps the other from its turn.
     asked: VecDeque<Pending>,
     due: VecDeque<Pending>,
     round: Vec<InFlight>,
+    pub(super) brake: Brake,
+    pub(super) trust: Arc<Trust>,
+    pub(super) braking: Arc<ArcSwap<Braking>>,
 }
 
 impl Task {
-    pub(super) fn new(inner: &Inner, storage: Arc<dyn Storage>, state: State, effects: Effects) -> Self {
+    pub(super) fn new(inner: &Inner, storage: Arc<dyn Storage>, state: State, effects: Effects, brake: Brake) -> Self {
         let mut task = Self {
             clock: inner.clock.clone(),
             limits: inner.limits.clone(),
@@ -107,21 +110,37 @@ impl Task {
             dirty: inner.dirty.clone(),
             store_fails: inner.store_fails.clone(),
             changed: BTreeSet::new(),
-            wheel: Wheel::default(),
+            drains: Wheel::default(),
             asked: VecDeque::new(),
             due: VecDeque::new(),
             round: Vec::new(),
+            brake,
+            trust: inner.trust.clone(),
+            braking: inner.braking.clone(),
         };
         // After a restart every lease has one full TTL, and every drain its full time.
         task.set_timers(&effects);
+        for event in &effects.events {
+            task.brake.follow(event, task.clock.now_ms());
+            if event.instance.value.lapsed.is_some() {
+                task.leases.tell_when_heard(event.instance.value.lease);
+            }
+        }
+        task.leases.set_applied(task.state.snapshot().revision);
         task.dirty.mark(effects.dirty);
         task
     }
 
-    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Queued>, mut commits: mpsc::Receiver<Commit>) {
+    pub(super) async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Queued>,
+        mut commits: mpsc::Receiver<Commit>,
+        mut notices: mpsc::Receiver<Vec<Notice>>,
+    ) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut housekeeping = Instant::now() + HOUSEKEEPING;
+        let mut looking = Instant::now() + LOOK_AT_KEPT;
         let mut writing = None;
         loop {
             if writing.is_none() && self.round.is_empty() {
@@ -135,7 +154,11 @@ impl Task {
             tokio::select! {
                 biased;
                 _ = tick.tick() => {
-                    self.take_due();
+                    self.finish_drains();
+                    if Instant::now() >= looking {
+                        looking = Instant::now() + LOOK_AT_KEPT;
+                        self.look_at_kept();
+                    }
                     if Instant::now() >= housekeeping {
                         housekeeping = Instant::now() + HOUSEKEEPING;
                         self.keep_house();
@@ -157,6 +180,10 @@ impl Task {
                     self.written(outcomes);
                     self.answer_applied();
                 }
+                batch = notices.recv(), if self.due.len() < MAX_ROUND => {
+                    let Some(batch) = batch else { return tracing::error!("the timers of leases have ended") };
+                    self.note(batch);
+                }
                 queued = commands.recv(), if self.asked.len() < MAX_ROUND => {
                     let Some(queued) = queued else { return };
                     self.enqueue(queued);
@@ -169,10 +196,14 @@ impl Task {
     }
 
     fn enqueue(&mut self, Queued { command, reply }: Queued) {
+        if let Command::ReleaseBrake(release) = &command {
+            let (released, revision) = (self.release_brake(release), self.state.snapshot().revision);
+            return answer(reply, Ok(Outcome { released, revision, ..Outcome::default() }));
+        }
         self.asked.push_back(Pending { command, reply, attempts: 0 });
     }
 
-    fn enqueue_own(&mut self, command: Command) {
+    pub(super) fn enqueue_own(&mut self, command: Command) {
         self.due.push_back(Pending { command, reply: None, attempts: 0 });
     }
 
@@ -216,16 +247,13 @@ impl Task {
         deferred
     }
 
-    /// An expiry whose agent has registered again meanwhile: its timer goes on.
-    fn is_obsolete(&mut self, command: &Command) -> bool {
-        let Command::Expire(lease) = command else { return false };
-        if self.leases.is_expiring(*lease) {
-            return false;
+    /// An expiry whose agent has registered again meanwhile, or the keeping of one that is no longer kept.
+    fn is_obsolete(&self, command: &Command) -> bool {
+        match command {
+            Command::Expire(lease) => !self.leases.is_lapsed(*lease),
+            Command::Lapse { lease, .. } => !self.brake.keeps(*lease),
+            _ => false,
         }
-        if let Some((deadline, timer)) = self.leases.timer(*lease) {
-            self.wheel.set(tick_of(deadline), Timer::Lease(timer));
-        }
-        true
     }
 
     /// The store's word on the round.
@@ -263,20 +291,28 @@ impl Task {
     fn complete(&mut self, pending: Pending, plan: &Plan) {
         self.metrics.write(pending.command.as_str(), true);
         let snapshot = self.state.snapshot();
-        let lease = plan.lease.and_then(|id| self.state.lease(id).map(|state| (id, state.lease.value.ttl)));
+        let held = plan.lease.and_then(|id| self.state.lease(id).map(|state| (id, state)));
+        let lease = held.map(|(id, state)| (id, state.lease.value.ttl));
         let outcome = Outcome {
             revision: snapshot.revision,
             instances: plan.instances.iter().filter_map(|key| snapshot.instance(key).cloned()).collect(),
             lease,
+            digest: held.map(|(_, state)| state.digest).unwrap_or_default(),
+            released: 0,
         };
         if let Some((lease, _)) = lease {
             self.leases.revive(lease, self.clock.now_ms());
         }
-        if let Command::Expire(lease) = pending.command
-            && self.state.lease(lease).is_some()
-        {
-            // More instances than one write may remove.
-            self.enqueue_own(Command::Expire(lease));
+        // More instances than one write may change.
+        match pending.command {
+            Command::Expire(lease) if self.state.lease(lease).is_some() => self.enqueue_own(Command::Expire(lease)),
+            Command::Lapse { lease, scope } if self.state.members(lease).any(|of| of.value.lapsed.is_none()) => {
+                self.enqueue_own(Command::Lapse { lease, scope });
+            }
+            Command::Restore(lease) if self.state.members(lease).any(|of| of.value.lapsed.is_some()) => {
+                self.enqueue_own(Command::Restore(lease));
+            }
+            _ => {}
         }
         answer(pending.reply, Ok(outcome));
     }
@@ -285,17 +321,12 @@ impl Task {
         self.metrics.write(pending.command.as_str(), false);
         if let Error::Unavailable { reason } = &error {
             tracing::error!(reason, "a write has failed");
-            let later = tick_of(self.clock.now_ms() + EXPIRY_RETRY_MS);
+            let later = self.clock.now_ms() + EXPIRY_RETRY_MS;
             match &pending.command {
-                Command::Expire(lease) => {
-                    // Until it is tried again its agent may still renew it.
-                    self.leases.postpone(*lease, self.clock.now_ms() + EXPIRY_RETRY_MS);
-                    if let Some((_, timer)) = self.leases.timer(*lease) {
-                        self.wheel.set(later, Timer::Lease(timer));
-                    }
-                }
+                // Until it is tried again its agent may still renew it.
+                Command::Expire(lease) => self.leases.postpone(*lease, later),
                 Command::FinishDrain { key, incarnation } => {
-                    self.wheel.set(later, Timer::Drain(key.clone(), *incarnation));
+                    self.drains.set(tick_of(later), (key.clone(), *incarnation));
                 }
                 _ => {}
             }
@@ -304,14 +335,17 @@ impl Task {
     }
 
     fn apply(&mut self, commit: Commit) {
+        let revision = commit.revision;
         let effects = self.state.apply(commit, self.clock.unix());
-        self.set_timers(&effects);
         for event in &effects.events {
+            self.brake.follow(event, self.clock.now_ms());
             if let Some(cause) = event.cause() {
                 self.metrics.removal(cause.as_str());
             }
             tracing::debug!(key = %event.instance.value.key, kind = ?event.kind, revision = %event.revision, "instance");
         }
+        self.set_timers(&effects);
+        self.leases.set_applied(revision);
         self.events.push(effects.events);
         self.changed.extend(effects.dirty);
     }
@@ -326,31 +360,28 @@ impl Task {
     fn set_timers(&mut self, effects: &Effects) {
         let now = self.clock.now_ms();
         for (lease, ttl) in &effects.leases_set {
-            let (deadline, timer) = self.leases.set(*lease, *ttl, now);
-            self.wheel.set(tick_of(deadline), Timer::Lease(timer));
+            self.leases.set(*lease, *ttl, now, now < pace::YOUNG_MS);
+        }
+        for (lease, digest) in &effects.digests {
+            self.leases.set_digest(*lease, *digest);
         }
         for lease in &effects.leases_gone {
             self.leases.remove(*lease);
+            self.brake.gone(*lease);
         }
         for (key, time) in &effects.drains {
             let Some(instance) = self.state.snapshot().instance(key) else { continue };
             let deadline = now + u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2);
-            self.wheel.set(tick_of(deadline), Timer::Drain(key.clone(), instance.value.incarnation));
+            self.drains.set(tick_of(deadline), (key.clone(), instance.value.incarnation));
         }
     }
 
-    /// Looks at the timers that are due.
-    fn take_due(&mut self) {
-        let now = self.clock.tick();
-        for timer in self.wheel.advance(now / tick_ms()) {
-            match timer {
-                Timer::Lease(timer) => match self.leases.look(&timer, now) {
-                    Due::At(deadline) => self.wheel.set(tick_of(deadline), Timer::Lease(timer)),
-                    Due::Expired => self.enqueue_own(Command::Expire(timer.id)),
-                    Due::Stale => {}
-                },
-                Timer::Drain(key, incarnation) => self.enqueue_own(Command::FinishDrain { key, incarnation }),
-            }
+    fn finish_drains(&mut self) {
+        let mut due = Vec::new();
+        // What is over the limit is taken at the next tick.
+        self.drains.advance(self.clock.now_ms() / tick_ms(), DRAINS_PER_TICK, &mut due);
+        for (key, incarnation) in due {
+            self.enqueue_own(Command::FinishDrain { key, incarnation });
         }
     }
 
@@ -372,13 +403,4 @@ fn answer(reply: Option<oneshot::Sender<Result<Outcome, Error>>>, outcome: Resul
         // Whoever asked may have gone; what was written stays written.
         let _ = reply.send(outcome);
     }
-}
-
-fn tick_ms() -> u64 {
-    TICK.as_millis() as u64
-}
-
-/// The first tick at or after a time.
-fn tick_of(at_ms: u64) -> u64 {
-    at_ms.div_ceil(tick_ms())
 }

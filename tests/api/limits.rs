@@ -71,7 +71,7 @@ async fn what_one_call_may_hold() {
     let convoy = Convoy::start().await;
     border(&convoy, 50, "instances", |count| Call::Register(instances("web", 0..count as u32))).await;
     border(&convoy, 1_000, "leases", |count| {
-        let beat = LeaseHeartbeat { lease: "0123456789abcdef0123456789abcdef".into(), load: None };
+        let beat = LeaseHeartbeat { lease: "0123456789abcdef0123456789abcdef".into(), ..Default::default() };
         Call::Heartbeat(HeartbeatRequest { leases: vec![beat; count] })
     })
     .await;
@@ -162,7 +162,7 @@ async fn one_mebibyte_a_request() {
     let of_size = |size: usize| {
         // Tag and length of the list's element, tag and length of the string in it.
         let lease = "x".repeat(size - 8);
-        let request = HeartbeatRequest { leases: vec![LeaseHeartbeat { lease, load: None }] };
+        let request = HeartbeatRequest { leases: vec![LeaseHeartbeat { lease, ..Default::default() }] };
         assert_eq!(prost::Message::encoded_len(&request), size);
         request
     };

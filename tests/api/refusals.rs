@@ -196,7 +196,7 @@ async fn what_there_is_not_is_named() {
 async fn heartbeats_and_services_are_refused_by_the_same_table() {
     let convoy = Convoy::start().await;
     let beats = |lease: &str, load| {
-        let leases = vec![LeaseHeartbeat { lease: lease.into(), load }];
+        let leases = vec![LeaseHeartbeat { lease: lease.into(), load, ..Default::default() }];
         Call::Heartbeat(HeartbeatRequest { leases })
     };
     let load = |load| beats(UNKNOWN_LEASE, Some(load));

@@ -1,5 +1,7 @@
 //! The pure registry: commands on a state, as tables; then random histories; then the task on paused time.
 
+mod axes;
+mod braking;
 mod fencing;
 mod histories;
 mod raw;
@@ -15,7 +17,7 @@ use super::{
 use crate::{
     model::{
         Incarnation, Instance, InstanceKey, InstanceSpec, LeaseId, Limits, Locality, Port, PortName, Protocol,
-        RemovalCause, Revision, ServiceKey, Sla, UnixMillis, parse,
+        RemovalCause, Revision, ServiceKey, Sla, UnixMillis, Verdict, parse,
     },
     storage::Commit,
 };
@@ -61,7 +63,7 @@ impl Book {
             Key::Instance(key) => snapshot
                 .instance(key)
                 .map(|instance| instance.revision)
-                .or(self.state.tombstone(key).map(|(revision, _)| *revision)),
+                .or(self.state.tombstone(key).map(|gone| gone.revision)),
         };
         revision.unwrap_or_default()
     }

@@ -6,7 +6,9 @@ use tokio::time::{Instant, sleep};
 use super::*;
 use crate::{
     registry::{
-        Registry,
+        Heard, Held, Registry, Settings,
+        brake::{BrakeConfig, Release},
+        lease::Known,
         state::Dirty,
         watch::{Filter, Step},
     },
@@ -14,15 +16,28 @@ use crate::{
     telemetry::Metrics,
 };
 
+/// Whoever falls silent goes: what else is tested with single instances.
+fn unbraked(limits: Limits) -> Settings {
+    Settings { limits, brake: BrakeConfig { enabled: false, ..BrakeConfig::default() } }
+}
+
 fn start() -> Registry {
     let (store, opened) = MemoryStore::open("store".into());
-    Registry::start(Arc::new(store), opened, Limits::default(), Arc::new(Metrics::default())).0
+    Registry::start(Arc::new(store), opened, unbraked(Limits::default()), Arc::new(Metrics::default())).0
 }
 
 async fn register(registry: &Registry, name: &str, host: u8, ttl: u64) -> LeaseId {
     let ttl = Some(Duration::from_secs(ttl));
     let (_, held) = registry.register(None, ttl, None, vec![(key(name), spec(host).into())]).await.expect("registered");
     held.lease
+}
+
+/// Renews a lease, as one who does not say what it has said.
+fn heartbeat(registry: &Registry, lease: LeaseId) -> Option<Held> {
+    match registry.heartbeat(lease, None, None) {
+        Heard::Kept(held) => Some(held),
+        Heard::RegisterAgain | Heard::Retry => None,
+    }
 }
 
 fn present(registry: &Registry, name: &str) -> bool {
@@ -47,20 +62,61 @@ async fn heartbeats_keep_a_lease_and_change_nothing() {
     let revision = registry.snapshot().revision;
     for _ in 0..20 {
         sleep(Duration::from_secs(2)).await;
-        let held = registry.heartbeat(lease, None).expect("kept");
-        assert_eq!((held.ttl, held.heartbeat_interval), (Duration::from_secs(3), Duration::from_secs(1)));
+        let held = heartbeat(&registry, lease).expect("kept");
+        assert_eq!(held.ttl, Duration::from_secs(3));
+        assert!(held.heartbeat_interval <= Duration::from_millis(1_100), "{held:?}");
     }
     assert_eq!(registry.snapshot().revision, revision);
     sleep(Duration::from_millis(3_100)).await;
-    assert_eq!(registry.heartbeat(lease, None), None);
+    assert_eq!(heartbeat(&registry, lease), None);
     assert!(!present(&registry, "web/1"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_next_heartbeat_is_never_more_than_ten_seconds_away() {
+async fn after_the_start_the_first_heartbeats_are_spread() {
     let registry = start();
-    let lease = register(&registry, "web/1", 1, 3600).await;
-    assert_eq!(registry.heartbeat(lease, None).map(|held| held.heartbeat_interval), Some(Duration::from_secs(10)));
+    let (mut soon, mut later) = (0, Vec::new());
+    for number in 0..100 {
+        let lease = register(&registry, &format!("web/{number}"), number, 30).await;
+        let first = heartbeat(&registry, lease).expect("kept").heartbeat_interval;
+        soon += usize::from(first < Duration::from_secs(5));
+        later.push(heartbeat(&registry, lease).expect("kept").heartbeat_interval);
+    }
+    assert!((25..75).contains(&soon), "{soon} of 100 in the first half");
+    assert!(later.iter().all(|interval| *interval > Duration::from_secs(8)), "{later:?}");
+    sleep(Duration::from_secs(11)).await;
+    let lease = register(&registry, "api/1", 1, 30).await;
+    let first = heartbeat(&registry, lease).expect("kept").heartbeat_interval;
+    assert!(first > Duration::from_secs(8), "who comes later is not spread: {first:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_said_something_else_is_told_to_register_again() {
+    let registry = start();
+    let instances: Vec<(_, Arc<InstanceSpec>)> = vec![(key("web/1"), spec(1).into()), (key("web/2"), spec(2).into())];
+    let said =
+        |outcome: &crate::registry::command::Outcome| Known { digest: outcome.digest, revision: outcome.revision };
+    let (outcome, held) = registry.register(None, None, None, instances.clone()).await.expect("registered");
+    let ask = |known: Known| matches!(registry.heartbeat(held.lease, Some(known), None), Heard::Kept(_));
+    let first = said(&outcome);
+    assert!(ask(first));
+    // What Convoy makes of it is not what was said.
+    registry.drain(key("web/2"), None, Some(Duration::from_secs(60))).await.expect("draining");
+    assert!(ask(first));
+    // The same once more, in another order, is the same.
+    let turned = instances.iter().rev().cloned().collect();
+    assert_eq!(registry.register(None, None, None, turned).await.expect("registered").0.digest, first.digest);
+    let lighter = InstanceSpec { weight: 1, ..spec(1) };
+    let (changed, _) =
+        registry.register(None, None, None, vec![(key("web/1"), lighter.into())]).await.expect("changed");
+    assert!(!ask(first) && ask(said(&changed)));
+    // An operator removes one.
+    registry.deregister(key("web/2"), None).await.expect("deregistered");
+    assert!(!ask(said(&changed)));
+    // One from the future: we are behind, and cannot tell.
+    assert!(ask(Known { revision: Revision(u64::MAX), ..first }));
+    registry.deregister(key("web/1"), None).await.expect("deregistered");
+    assert!(!ask(said(&changed)), "the lease is gone");
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,7 +183,7 @@ async fn a_watch_tells_what_is_there_and_what_happens() {
 async fn watchers_are_limited() {
     let (store, opened) = MemoryStore::open("store".into());
     let limits = Limits { watchers: 1, ..Limits::default() };
-    let (registry, _) = Registry::start(Arc::new(store), opened, limits, Arc::new(Metrics::default()));
+    let (registry, _) = Registry::start(Arc::new(store), opened, unbraked(limits), Arc::new(Metrics::default()));
     let first = registry.watch(Filter::default(), None).expect("a watch");
     let error = registry.watch(Filter::default(), None).expect_err("too many");
     assert!(matches!(error, Error::LimitReached { limit: 1, .. }), "{error}");
@@ -155,7 +211,8 @@ impl Storage for Failing {
 async fn while_the_store_fails_nothing_changes_and_nobody_expires() {
     let (store, opened): (_, Opened) = MemoryStore::open("store".into());
     let store = Arc::new(Failing { store, fail: false.into() });
-    let (registry, _) = Registry::start(store.clone(), opened, Limits::default(), Arc::new(Metrics::default()));
+    let (registry, _) =
+        Registry::start(store.clone(), opened, unbraked(Limits::default()), Arc::new(Metrics::default()));
     let lease = register(&registry, "web/1", 1, 1).await;
     store.fail.store(true, std::sync::atomic::Ordering::Relaxed);
     let error = registry.deregister(key("web/1"), None).await.expect_err("unavailable");
@@ -163,7 +220,9 @@ async fn while_the_store_fails_nothing_changes_and_nobody_expires() {
     sleep(Duration::from_secs(5)).await;
     assert!(present(&registry, "web/1"));
     // What could not be written is not true: the lease can be renewed again.
-    assert!(registry.heartbeat(lease, None).is_some());
+    assert!(heartbeat(&registry, lease).is_some());
+    // Whether one that is not known here was lost with the store, nobody can tell.
+    assert_eq!(registry.heartbeat(LeaseId(1), None, None), Heard::Retry);
     store.fail.store(false, std::sync::atomic::Ordering::Relaxed);
     assert!(!registry.is_writable());
     sleep(Duration::from_millis(2_500)).await;
@@ -192,7 +251,7 @@ async fn a_lease_goes_with_the_last_who_leaves_it_also_when_they_leave_at_once()
     let (_, held) = registry.register(None, None, None, instances).await.expect("registered");
     let leave = (0..20).map(|number| registry.deregister(key(&format!("web/{number}")), None));
     futures_util::future::join_all(leave).await.into_iter().for_each(|left| drop(left.expect("deregistered")));
-    assert_eq!((registry.leases(), registry.heartbeat(held.lease, None)), (0, None));
+    assert_eq!((registry.leases(), heartbeat(&registry, held.lease)), (0, None));
 }
 
 #[tokio::test]
@@ -200,14 +259,14 @@ async fn after_a_restart_who_does_not_heartbeat_expires() {
     let directory = tempfile::tempdir().expect("a directory");
     let open = || {
         let (store, opened) = crate::storage::redb::RedbStore::open(directory.path(), "store").expect("it opens");
-        Registry::start(Arc::new(store), opened, Limits::default(), Arc::new(Metrics::default()))
+        Registry::start(Arc::new(store), opened, unbraked(Limits::default()), Arc::new(Metrics::default()))
     };
     let (registry, running) = open();
     let lease = register(&registry, "web/1", 1, 1).await;
     drop(registry);
     running.await.expect("it ends with its last handle");
     let (registry, _running) = open();
-    assert!(present(&registry, "web/1") && registry.heartbeat(lease, None).is_some());
+    assert!(present(&registry, "web/1") && heartbeat(&registry, lease).is_some());
     let mut watch = registry.watch(Filter::default(), None).expect("a watch");
     let removed = async {
         loop {
@@ -224,7 +283,7 @@ async fn after_a_restart_who_does_not_heartbeat_expires() {
 async fn a_limit_holds_for_those_who_come_at_once() {
     let (store, opened) = MemoryStore::open("store".into());
     let limits = Limits { instances_per_service: 10, ..Limits::default() };
-    let (registry, _) = Registry::start(Arc::new(store), opened, limits, Arc::new(Metrics::default()));
+    let (registry, _) = Registry::start(Arc::new(store), opened, unbraked(limits), Arc::new(Metrics::default()));
     let calls = (0..50u8).map(|number| {
         let (registry, key) = (registry.clone(), key(&format!("web/{number}")));
         async move { registry.register(None, None, None, vec![(key, spec(number).into())]).await.is_ok() }
@@ -267,4 +326,92 @@ async fn who_hears_of_a_change_finds_it_in_the_snapshot() {
     }
     register(&registry, "last/1", 1, 60).await;
     assert_eq!(reader.join().expect("no panic"), Ok(()));
+}
+
+fn verdict(registry: &Registry, name: &str) -> Option<Verdict> {
+    registry.snapshot().instance(&key(name)).map(|instance| instance.value.verdict())
+}
+
+/// Two of web, alone in their service.
+async fn two_fall_silent() -> (Registry, [LeaseId; 2]) {
+    let (store, opened) = MemoryStore::open("store".into());
+    let (registry, _) =
+        Registry::start(Arc::new(store), opened, Limits::default().into(), Arc::new(Metrics::default()));
+    let leases = [register(&registry, "web/1", 1, 30).await, register(&registry, "web/2", 2, 30).await];
+    sleep(Duration::from_millis(30_500)).await;
+    assert_eq!([verdict(&registry, "web/1"), verdict(&registry, "web/2")], [Some(Verdict::Suspect); 2]);
+    (registry, leases)
+}
+
+#[tokio::test(start_paused = true)]
+async fn suspects_come_back_with_their_heartbeats_or_go_in_the_end() {
+    let (registry, [first, _]) = two_fall_silent().await;
+    assert_eq!((registry.braking().groups.len(), registry.braking().overdue), (1, 2));
+    assert!(heartbeat(&registry, first).is_some(), "it is kept");
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(verdict(&registry, "web/1"), Some(Verdict::Healthy));
+    // The other one is no longer the last: it goes when that has been so for as long as a heartbeat takes.
+    for _ in 0..3 {
+        sleep(Duration::from_secs(5)).await;
+        assert!(heartbeat(&registry, first).is_some());
+    }
+    assert_eq!(verdict(&registry, "web/2"), None);
+    assert!(registry.braking().groups.is_empty());
+    let history = registry.snapshot().gone[&key("web/2")].value.history.clone();
+    assert_eq!(history.iter().count(), 2, "suspect, and expired");
+}
+
+#[tokio::test(start_paused = true)]
+async fn suspects_go_after_the_longest_time() {
+    let (registry, leases) = two_fall_silent().await;
+    sleep(Duration::from_secs(58)).await;
+    assert_eq!(verdict(&registry, "web/1"), Some(Verdict::Suspect));
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!([verdict(&registry, "web/1"), verdict(&registry, "web/2")], [None; 2]);
+    assert!(leases.iter().all(|lease| heartbeat(&registry, *lease).is_none()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn suspects_go_when_an_operator_says_so_and_may_register_again() {
+    let (registry, _) = two_fall_silent().await;
+    let outcome = registry.release_brake(Release::Named(crate::model::BrakeScope::Service, "default/web".into()));
+    assert_eq!(outcome.await.expect("released").released, 2);
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!([verdict(&registry, "web/1"), verdict(&registry, "web/2")], [None; 2]);
+    register(&registry, "web/1", 1, 30).await;
+    assert_eq!(verdict(&registry, "web/1"), Some(Verdict::Healthy));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_registers_again_while_it_is_kept_is_no_suspect() {
+    let (registry, [first, _]) = two_fall_silent().await;
+    assert_eq!(register(&registry, "web/1", 1, 30).await, first);
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(verdict(&registry, "web/1"), Some(Verdict::Healthy));
+    sleep(Duration::from_secs(25)).await;
+    assert_eq!(verdict(&registry, "web/1"), Some(Verdict::Healthy), "it has a whole TTL");
+}
+
+#[tokio::test]
+async fn a_suspect_of_before_a_restart_comes_back_with_its_heartbeat() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let open = || {
+        let (store, opened) = crate::storage::redb::RedbStore::open(directory.path(), "store").expect("it opens");
+        Registry::start(Arc::new(store), opened, Limits::default().into(), Arc::new(Metrics::default()))
+    };
+    let (registry, running) = open();
+    let lease = register(&registry, "web/1", 1, 1).await;
+    let mut published = registry.published();
+    while verdict(&registry, "web/1") != Some(Verdict::Suspect) {
+        published.changed().await.expect("running");
+    }
+    drop((registry, published));
+    running.await.expect("it ends with its last handle");
+    let (registry, _running) = open();
+    assert_eq!(verdict(&registry, "web/1"), Some(Verdict::Suspect), "until it is heard");
+    let mut published = registry.published();
+    assert!(heartbeat(&registry, lease).is_some());
+    while verdict(&registry, "web/1") != Some(Verdict::Healthy) {
+        published.changed().await.expect("running");
+    }
 }

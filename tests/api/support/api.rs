@@ -100,7 +100,7 @@ impl Api {
     }
 
     pub async fn heartbeat(&self, lease: &str) -> proto::LeaseStatus {
-        let leases = vec![proto::LeaseHeartbeat { lease: lease.into(), load: None }];
+        let leases = vec![proto::LeaseHeartbeat { lease: lease.into(), ..Default::default() }];
         let request = proto::HeartbeatRequest { leases };
         let answered = within("heartbeat", self.registry.clone().heartbeat(request)).await;
         answered.expect("an answer").into_inner().leases.remove(0)
