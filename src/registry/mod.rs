@@ -11,6 +11,7 @@ mod keeping;
 pub mod lease;
 pub mod pace;
 mod plan;
+pub mod query;
 pub mod state;
 mod task;
 pub mod timers;
