@@ -10,6 +10,7 @@ pub mod digest;
 pub mod lease;
 pub mod pace;
 mod plan;
+pub mod selector_index;
 pub mod state;
 mod task;
 pub mod timers;
