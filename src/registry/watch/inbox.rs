@@ -5,10 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
-use super::{log::Entry, merge::Told, position::Position, seen::Seen};
-
-/// As many as a burst of one write may have.
-const MAX_DUE: usize = 64;
+use super::{log::Entry, merge::Told, position::Position, seen::Seen, sizes::MAX_DUE};
 
 #[derive(Debug)]
 enum State {

@@ -17,14 +17,12 @@ use super::{
     changes::Changes,
     position::Position,
     seen::{Seen, View},
+    sizes::KEPT_EVENTS,
 };
 use crate::{
     model::Revision,
     registry::state::{Event, EventKind},
 };
-
-/// How many events are kept to resume from.
-const KEPT_EVENTS: usize = 65_536;
 
 /// What readers make of an event: its bytes, in the forms of `encoded`.
 const FORMS: usize = 2;

@@ -24,6 +24,7 @@ use super::{
     log::{Entry, EventLog, Log},
     position::Position,
     seen::Seen,
+    sizes::WARM,
 };
 use crate::{
     model::Revision,
@@ -34,8 +35,6 @@ use crate::{
 const BATCH: usize = 256;
 /// How much is evaluated or put before others have their turn on this thread: under a millisecond.
 const TURN: usize = 512;
-/// So many of the latest events keep their bytes, for watches that take a little longer.
-const WARM: usize = 256;
 
 #[derive(Debug)]
 enum Change {

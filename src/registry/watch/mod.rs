@@ -21,6 +21,7 @@ mod matcher;
 pub mod merge;
 mod position;
 mod seen;
+mod sizes;
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ use self::{
     matcher::{Place, Roster},
     merge::{Told, merge},
     position::Position,
+    sizes::{BATCH, MAX_UNMERGED},
 };
 use super::{
     Registry,
@@ -48,10 +50,6 @@ use super::{
 };
 use crate::model::{Instance, ServiceKey};
 
-/// How many events a watch that is behind reads from the log at once.
-const BATCH: usize = 1024;
-/// If more than these match, they are merged.
-const MAX_UNMERGED: usize = 64;
 /// How often a watch to which nothing happens is given a newer token.
 pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(10);
 /// How many watches may have a selector that could match any instance, and so is evaluated at every change.
