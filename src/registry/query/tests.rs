@@ -64,7 +64,7 @@ async fn queries(changes: Vec<Change>) -> Queries {
     let (store, opened) = MemoryStore::open("test".into());
     let opened = Opened { revision: Revision(1), records, ..opened };
     let storage: Arc<dyn Storage> = Arc::new(store);
-    let (registry, _) = Registry::start(storage, opened, ModelLimits::default(), Arc::new(Metrics::default()));
+    let (registry, _) = Registry::start(storage, opened, ModelLimits::default().into(), Arc::new(Metrics::default()));
     Queries::new(registry)
 }
 
