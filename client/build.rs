@@ -8,8 +8,14 @@ use prost_types::{
     field_descriptor_proto::{Label, Type},
 };
 
-const FILES: [&str; 4] =
-    ["convoy/v1/types.proto", "convoy/v1/registry.proto", "convoy/v1/proxies.proto", "convoy/v1/resources.proto"];
+const FILES: &[&str] = &[
+    "convoy/v1/types.proto",
+    "convoy/v1/registry.proto",
+    "convoy/v1/proxies.proto",
+    "convoy/v1/resources.proto",
+    "convoy/v1/explain.proto",
+    "convoy/v1/brake.proto",
+];
 /// Messages of others' APIs, shown as JSON.
 const ANYS: [&str; 1] = [".convoy.v1.ProxyResource.resource"];
 /// Messages of others' APIs that have no JSON here; see `Resource.body`.

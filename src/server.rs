@@ -26,7 +26,7 @@ use tonic::{
 use crate::{
     api::{self, Api},
     config::{Config, StorageKind},
-    registry::Registry,
+    registry::{Registry, Settings},
     storage::{Opened, Storage, memory::MemoryStore, redb::RedbStore},
     telemetry::Metrics,
     xds::{
@@ -125,8 +125,10 @@ impl Server {
         let (stopping, stopped) = watch::channel(false);
         let (mut core, servers) = (JoinSet::new(), JoinSet::new());
 
-        let (registry, running) =
-            Registry::start_beside(intake.handle(), storage, opened, config.limits.clone(), metrics.clone());
+        let (registry, running) = {
+            let settings = Settings { limits: config.limits.clone(), brake: config.brake.clone() };
+            Registry::start_beside(intake.handle(), storage, opened, settings, metrics.clone())
+        };
         let registry_task = AbortOnDrop(running);
         core.spawn(async move { registry_task.await.context("the registry has failed") });
 

@@ -162,7 +162,8 @@ named!(
     RemovalCause "REMOVAL_CAUSE_", Dialect "DIALECT_", SyncState "SYNC_STATE_",
     BarrierOutcome "BARRIER_OUTCOME_", MissingReason "MISSING_REASON_",
     BrakeScope "BRAKE_SCOPE_",
-    OverrideHealth "OVERRIDE_HEALTH_"
+    OverrideHealth "OVERRIDE_HEALTH_",
+    StepOutcome "STEP_OUTCOME_"
 );
 
 fn short_name<E: Named>(value: E) -> String {

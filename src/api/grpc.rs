@@ -5,6 +5,8 @@ use std::{net::IpAddr, pin::Pin};
 use axum::middleware::map_response;
 use convoy_client::proto::{
     self,
+    brakes_server::{Brakes, BrakesServer},
+    explain_server::{Explain, ExplainServer},
     proxies_server::{Proxies, ProxiesServer},
     registry_server::{Registry, RegistryServer},
     resources_server::ResourcesServer,
@@ -38,6 +40,8 @@ pub async fn routes(api: Api, stopping: watch::Receiver<bool>, threads: Handle) 
     let routes = Routes::default()
         .add_service(RegistryServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(ProxiesServer::new(shell.clone()).max_decoding_message_size(limit))
+        .add_service(BrakesServer::new(shell.clone()).max_decoding_message_size(limit))
+        .add_service(ExplainServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(ResourcesServer::new(shell).max_decoding_message_size(limit))
         .add_service(health_service)
         .add_service(reflection);
@@ -177,6 +181,33 @@ impl Registry for Shell {
     async fn watch(&self, request: Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let events = self.api.watch(request.get_ref())?;
         Ok(Response::new(self.until_stopped(events.map(Ok))))
+    }
+}
+
+#[tonic::async_trait]
+impl Brakes for Shell {
+    async fn list_brakes(
+        &self,
+        _: Request<proto::ListBrakesRequest>,
+    ) -> Result<Response<proto::ListBrakesResponse>, Status> {
+        Ok(Response::new(self.api.list_brakes()))
+    }
+
+    async fn release_brake(
+        &self,
+        request: Request<proto::ReleaseBrakeRequest>,
+    ) -> Result<Response<proto::ReleaseBrakeResponse>, Status> {
+        Ok(Response::new(self.api.release_brake(request.into_inner()).await?))
+    }
+}
+
+#[tonic::async_trait]
+impl Explain for Shell {
+    async fn explain_instance(
+        &self,
+        request: Request<proto::ExplainInstanceRequest>,
+    ) -> Result<Response<proto::Explanation>, Status> {
+        Ok(Response::new(self.api.explain_instance(request.get_ref())?))
     }
 }
 

@@ -56,6 +56,7 @@ fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
     Router::new()
         .route(&instance, put(put_instance).get(get_instance).delete(delete_instance))
         .route(&format!("{instance}/drain"), post(drain))
+        .route(&format!("{instance}/explain"), get(explain_instance))
         .route(&format!("{instance}/override"), put(set_override).delete(clear_override))
         .route(&format!("{service}/instances"), get(list_instances))
         .route(service, get(get_service).put(put_service).delete(delete_service))
@@ -63,6 +64,8 @@ fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
         .route("/v1/leases/{id}/heartbeat", post(heartbeat_one))
         .route("/v1/heartbeats", post(heartbeat_many))
         .route("/v1/services", get(list_services))
+        .route("/v1/brakes", get(list_brakes))
+        .route("/v1/brakes/release", post(release_brake))
         .merge(proxies::router())
         .route("/v1/resources", get(resources::http::list))
         .route(
@@ -258,6 +261,32 @@ async fn clear_override(
 ) -> Answer<proto::SetOverrideResponse> {
     let request = proto::SetOverrideRequest { namespace, service, id, ..Default::default() };
     shell.api.set_override(request).await.map(Json)
+}
+
+async fn list_brakes(State(shell): Shared) -> Json<proto::ListBrakesResponse> {
+    Json(shell.api.list_brakes())
+}
+
+async fn release_brake(
+    State(shell): Shared,
+    Body(request): Body<proto::ReleaseBrakeRequest>,
+) -> Answer<proto::ReleaseBrakeResponse> {
+    shell.api.release_brake(request).await.map(Json)
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ExplainQuery {
+    proxy: String,
+}
+
+async fn explain_instance(
+    State(shell): Shared,
+    At(InstancePath { namespace, service, id }): At<InstancePath>,
+    query: Result<Query<ExplainQuery>, QueryError>,
+) -> Answer<proto::Explanation> {
+    let proxy = parsed(query)?.proxy;
+    shell.api.explain_instance(&proto::ExplainInstanceRequest { namespace, service, id, proxy }).map(Json)
 }
 
 async fn list_instances(State(shell): Shared, At(path): At<ServicePath>) -> Answer<proto::ListInstancesResponse> {

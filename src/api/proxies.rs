@@ -102,7 +102,7 @@ impl Api {
     }
 }
 
-fn no_proxy(node: &str, why: &str, rule: &str) -> Problem {
+pub(super) fn no_proxy(node: &str, why: &str, rule: &str) -> Problem {
     // A node id is whatever a client chose.
     let value = quoted(node, MAX_QUOTED_BYTES);
     let problem = Problem::new("not_found", format!("the proxy {value:?} {why}"));

@@ -29,6 +29,8 @@ pub struct Snapshot {
     pub services: OrdMap<ServiceKey, Arc<ServiceState>>,
     /// Resources that somebody wrote.
     pub raw: OrdMap<RawKey, Versioned<RawResource>>,
+    /// Those that left, as far as they are remembered.
+    pub gone: SharedHashMap<InstanceKey, Versioned<Tombstone>>,
 }
 
 impl Snapshot {
@@ -164,7 +166,6 @@ pub struct Effects {
 pub struct State {
     snapshot: Snapshot,
     leases: HashMap<LeaseId, LeaseState>,
-    tombstones: HashMap<InstanceKey, (Revision, Tombstone)>,
     tombstones_by_age: BTreeSet<(UnixMillis, InstanceKey)>,
     /// Services without instances, in the order in which they became so.
     empty_services: BTreeMap<ServiceKey, UnixMillis>,
@@ -220,8 +221,8 @@ impl State {
         self.leases.len()
     }
 
-    pub(super) fn tombstone(&self, key: &InstanceKey) -> Option<&(Revision, Tombstone)> {
-        self.tombstones.get(key)
+    pub(super) fn tombstone(&self, key: &InstanceKey) -> Option<&Versioned<Tombstone>> {
+        self.snapshot.gone.get(key)
     }
 
     /// Tombstones older than `before`, and the oldest of those over `limit`; at most `count`.
@@ -268,7 +269,7 @@ impl State {
                 self.forget(&key);
                 self.tombstones_by_age.insert((tombstone.removed_at, key.clone()));
                 self.remove_instance(&key, revision, tombstone.cause, now, effects);
-                self.tombstones.insert(key, (revision, tombstone));
+                self.snapshot.gone.insert(key, Versioned { revision, value: Arc::new(tombstone) });
             }
             (Key::Instance(key), _) => {
                 self.forget(&key);
@@ -384,8 +385,8 @@ impl State {
     }
 
     fn forget(&mut self, key: &InstanceKey) {
-        if let Some((_, tombstone)) = self.tombstones.remove(key) {
-            self.tombstones_by_age.remove(&(tombstone.removed_at, key.clone()));
+        if let Some(tombstone) = self.snapshot.gone.remove(key) {
+            self.tombstones_by_age.remove(&(tombstone.value.removed_at, key.clone()));
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod convergence;
 pub mod csds;
 mod delta;
 mod departed;
+pub mod explain;
 pub mod fanout;
 mod fetch;
 pub mod full;

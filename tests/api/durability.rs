@@ -9,7 +9,7 @@ use tokio::{sync::Mutex, task::JoinSet};
 use crate::support::{
     api::{Api, Face},
     child::{Child, Home},
-    sample::{call, instance, instances, seconds},
+    sample::{call, instance, instances, seconds, unpaced},
     seeded,
     watch::Watch,
     within,

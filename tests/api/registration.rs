@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     api::{Call, FACES, Face},
-    sample::{call, instance},
+    sample::{call, instance, unpaced},
     server::Convoy,
     watch::Watch,
 };

@@ -83,8 +83,8 @@ impl State {
     pub(super) fn plan_forget(&self, keys: &[InstanceKey]) -> Plan {
         let mut plan = Plan::default();
         for key in keys {
-            let Some((revision, _)) = self.tombstone(key) else { continue };
-            plan.expect(Key::Instance(key.clone()), *revision);
+            let Some(gone) = self.tombstone(key) else { continue };
+            plan.expect(Key::Instance(key.clone()), gone.revision);
             plan.delete(Key::Instance(key.clone()));
         }
         plan

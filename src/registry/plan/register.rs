@@ -54,7 +54,7 @@ impl State {
         let named = register.lease.and_then(|id| self.lease(id)).map(|state| state.lease.value.incarnation);
         let incarnation = |(key, _): &(InstanceKey, Arc<InstanceSpec>)| {
             let current = self.snapshot().instance(key).map(|instance| instance.value.incarnation);
-            let gone = self.tombstone(key).map(|(_, tombstone)| tombstone);
+            let gone = self.tombstone(key).map(|gone| &*gone.value);
             // Whoever shares a lease is of its incarnation, and is fenced by it like one who says so.
             let Some(given) = register.incarnation.or(named) else {
                 let after = |gone: &Tombstone| Incarnation(gone.incarnation.0.saturating_add(1));
@@ -126,9 +126,9 @@ impl State {
         plan.instances.push(key.clone());
         let current = self.snapshot().instance(key);
         let gone = self.tombstone(key);
-        let revision = current.map(|current| current.revision).or(gone.map(|(revision, _)| *revision));
+        let revision = current.map(|current| current.revision).or(gone.map(|gone| gone.revision));
         plan.expect(Key::Instance(key.clone()), revision.unwrap_or_default());
-        let history = gone.map(|(_, tombstone)| tombstone.history.clone()).unwrap_or_default();
+        let history = gone.map(|gone| gone.value.history.clone()).unwrap_or_default();
         let instance = Instance { history, ..Instance::new(key.clone(), incarnation, lease, spec.clone(), now) };
         let instance = match current {
             Some(current) => successor(&current.value, instance, now),

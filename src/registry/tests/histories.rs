@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::storage::{Key, Record};
+use crate::{
+    model::Tombstone,
+    storage::{Key, Record},
+};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -94,8 +97,8 @@ impl Book {
         }
         for id in 0..5 {
             let key = key(&format!("web/{id}"));
-            if let Some((revision, tombstone)) = self.state.tombstone(&key) {
-                records.push((Key::Instance(key), *revision, Record::Tombstone(tombstone.clone())));
+            if let Some(gone) = self.state.tombstone(&key) {
+                records.push((Key::Instance(key), gone.revision, Record::Tombstone(Tombstone::clone(&gone.value))));
             }
         }
         records

@@ -63,7 +63,7 @@ impl Book {
             Key::Instance(key) => snapshot
                 .instance(key)
                 .map(|instance| instance.revision)
-                .or(self.state.tombstone(key).map(|(revision, _)| *revision)),
+                .or(self.state.tombstone(key).map(|gone| gone.revision)),
         };
         revision.unwrap_or_default()
     }
