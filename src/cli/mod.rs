@@ -7,6 +7,7 @@
 mod agent;
 mod bootstrap;
 mod brake;
+mod card;
 mod child;
 mod deregister;
 mod documents;
@@ -65,6 +66,7 @@ enum Command {
     Health(health::Health),
     Explain(explain::Explain),
     Brake(brake::BrakeCommand),
+    Card(card::CardCommand),
     Get(get::Get),
     Watch(watch::Watch),
     Proxy(proxy::Proxy),
@@ -107,6 +109,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Health(command) => health::run(command, options, out).await?,
             Command::Explain(command) => explain::run(command, options, out).await?,
             Command::Brake(command) => brake::run(command, options, out).await?,
+            Command::Card(command) => card::run(command, options, out).await?,
             Command::Get(command) => get::run(command, options, out).await?,
             Command::Watch(command) => watch::run(command, options, out).await?,
             Command::Proxy(command) => return proxy::run(command, options, out).await,

@@ -5,6 +5,7 @@ mod support;
 
 mod ads;
 mod beyond_json;
+mod cards;
 mod durability;
 mod expiry;
 mod fencing;

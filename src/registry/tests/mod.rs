@@ -142,6 +142,7 @@ fn spec(host: u8) -> InstanceSpec {
         locality: Arc::new(Locality::default()),
         sla: Sla::default(),
         description: "".into(),
+        card: None,
     }
 }
 
