@@ -105,7 +105,9 @@ async fn a_whole_card_is_a_registration_and_comes_back_whole() {
     assert_eq!(get(&convoy).await.ok(), whole());
     // Said again it changes nothing, and the lease stays.
     let again = put(&convoy, "?ttl=20s&incarnation=7", &whole()).await.ok();
-    assert_eq!(again, answer);
+    for of in ["/instance", "/lease/id", "/digest", "/revision"] {
+        assert_eq!(again.pointer(of), answer.pointer(of), "{of}");
+    }
 }
 
 #[tokio::test]
