@@ -3,30 +3,30 @@
 mod cards;
 mod proxies;
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Json, Router,
     body::Bytes,
     extract::{ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State},
     http::{HeaderMap, header::CONTENT_TYPE, request::Parts},
-    response::{
-        IntoResponse, Sse,
-        sse::{Event, KeepAlive},
-    },
+    response::{IntoResponse, Response},
     routing::{get, post, put},
 };
 use convoy_client::proto;
-use futures_util::{Stream, StreamExt};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
+use tower::Layer;
 
-use super::{Api, error::Problem, resources};
+use super::{
+    Api,
+    elsewhere::{Elsewhere, Sorted},
+    error::Problem,
+    resources,
+};
 use crate::model::{Invalid, limits::quoted};
 
-/// A comment goes down an idle event stream this often, so that both ends know that the other is there.
-const SSE_KEEP_ALIVE: Duration = Duration::from_secs(15);
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 #[derive(Clone, Debug)]
@@ -35,7 +35,16 @@ pub(super) struct Shell {
     stopping: watch::Receiver<bool>,
 }
 
-pub fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
+/// The HTTP API. All but heartbeats are carried out by those threads.
+pub fn service(api: Api, stopping: watch::Receiver<bool>, threads: Handle) -> Sorted<Router> {
+    Elsewhere::new(threads, |request| is_heartbeat(request.uri().path())).layer(router(api, stopping))
+}
+
+fn is_heartbeat(path: &str) -> bool {
+    path == "/v1/heartbeats" || path.starts_with("/v1/leases/")
+}
+
+fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
     let limit = api.registry.limits().request_bytes;
     let service = "/v1/namespaces/{namespace}/services/{service}";
     let instance = format!("{service}/instances/{{id}}");
@@ -355,12 +364,12 @@ async fn list_services(
     shell.api.list_services(&proto::ListServicesRequest { namespace }).map(Json)
 }
 
-/// Server-sent events: `event` is the kind, `id` the token, `data` the event. `Last-Event-ID` resumes.
+/// Server-sent events. `Last-Event-ID` resumes.
 async fn watch_events(
     State(shell): Shared,
     headers: HeaderMap,
     query: Result<Query<proto::WatchRequest>, QueryError>,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+) -> Result<Response, Problem> {
     let mut request = parsed(query)?;
     if let Some(last) = headers.get("last-event-id").and_then(|id| id.to_str().ok()) {
         last.clone_into(&mut request.resume);
@@ -370,12 +379,7 @@ async fn watch_events(
         // An error is the sender's end: Convoy has stopped.
         let _ = stopping.wait_for(|stopping| *stopping).await;
     };
-    let events = shell.api.watch(&request)?.map(|event| {
-        let sse = Event::default().event(event.kind().to_string()).id(&event.token);
-        // The API's own messages can always be written.
-        Ok(sse.json_data(&event).unwrap_or_default())
-    });
-    Ok(Sse::new(events.take_until(Box::pin(stopped))).keep_alive(KeepAlive::new().interval(SSE_KEEP_ALIVE)))
+    Ok(shell.api.watch(&request)?.event_stream(stopped))
 }
 
 async fn metrics(State(shell): Shared) -> impl IntoResponse {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use convoy_client::proto::RegisterRequest;
+use convoy_client::proto::{LeaseOutcome, RegisterRequest};
 use serde_json::json;
 
 use crate::support::{
@@ -28,11 +28,12 @@ async fn register(child: &Child, service: &str, ttl: Duration) -> SystemTime {
 
 #[tokio::test]
 async fn steps_of_the_wall_clock_let_nobody_leave_early_or_late() {
-    let home = Home::new("storage: redb\n");
+    let home = Home::new("storage: redb\nbrake:\n  enabled: false\n");
     let clock = WallClock::new();
     let child = Child::start_with(&home, clock.environment()).await;
-    let stay = || RegisterRequest { ttl: seconds(120), ..instances("stay", 0..20) };
-    child.api.register(stay()).await.expect("registered");
+    // These heartbeat all the time.
+    let stay = RegisterRequest { ttl: seconds(10), ..instances("stay", 0..20) };
+    let lease = child.api.register(stay).await.expect("registered").lease.expect("a lease").id;
     for (round, step) in [HOUR, -HOUR, 0].into_iter().enumerate() {
         // One whose lease is under way when the clock steps, one that drains, and one that comes afterwards.
         let (before, drained, after) =
@@ -51,7 +52,10 @@ async fn steps_of_the_wall_clock_let_nobody_leave_early_or_late() {
         let apart = stepped.duration_since(told).or_else(|_| told.duration_since(stepped)).expect("a time");
         assert!(apart < Duration::from_secs(60), "{apart:?}");
         for service in [&before, &drained, &after] {
-            let gone = async || child.api.ids(service).await.is_empty().then(|| begun.elapsed());
+            let gone = async || {
+                assert_eq!(child.api.heartbeat(&lease).await.outcome(), LeaseOutcome::Kept, "{step}");
+                child.api.ids(service).await.is_empty().then(|| begun.elapsed())
+            };
             let left = until(service, gone).await;
             assert!((TTL..TTL + LATE).contains(&left), "{service} left after {left:?}, with the clock at {step}");
         }
