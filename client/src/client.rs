@@ -12,8 +12,8 @@ use tonic::{
 use crate::{
     Error,
     proto::{
-        self, brakes_client::BrakesClient, explain_client::ExplainClient, proxies_client::ProxiesClient,
-        registry_client::RegistryClient, resources_client::ResourcesClient,
+        self, agent_cards_client::AgentCardsClient, brakes_client::BrakesClient, explain_client::ExplainClient,
+        proxies_client::ProxiesClient, registry_client::RegistryClient, resources_client::ResourcesClient,
     },
     watch::Watch,
 };
@@ -38,6 +38,7 @@ pub struct Client {
     resources: ResourcesClient<Channel>,
     explain: ExplainClient<Channel>,
     brakes: BrakesClient<Channel>,
+    cards: AgentCardsClient<Channel>,
     deadline: Duration,
 }
 
@@ -78,6 +79,7 @@ impl Client {
             registry: RegistryClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
             explain: ExplainClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
             brakes: BrakesClient::new(channel.clone()),
+            cards: AgentCardsClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
             proxies: ProxiesClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
             resources: ResourcesClient::new(channel).max_decoding_message_size(LARGEST_ANSWER),
             deadline: DEADLINE,
@@ -121,6 +123,10 @@ impl Client {
         list_brakes(ListBrakesRequest) -> ListBrakesResponse of brakes;
         /// Ends the brake.
         release_brake(ReleaseBrakeRequest) -> ReleaseBrakeResponse of brakes;
+        /// The A2A card of an agent that takes requests now.
+        get_agent_card(GetAgentCardRequest) -> AgentCard of cards;
+        /// The A2A cards of those that take requests now, a page of them.
+        list_agent_cards(ListAgentCardsRequest) -> ListAgentCardsResponse of cards;
         /// Sends a proxy once more what it refused.
         retry_proxy(RetryProxyRequest) -> RetryProxyResponse of proxies;
         /// What a proxy has of each resource, as far as Convoy knows.

@@ -10,6 +10,7 @@ use axum::{middleware::map_response, routing::post};
 use bytes::Bytes;
 use convoy_client::proto::{
     self,
+    agent_cards_server::AgentCardsServer,
     brakes_server::{Brakes, BrakesServer},
     explain_server::{Explain, ExplainServer},
     proxies_server::{Proxies, ProxiesServer},
@@ -62,6 +63,7 @@ pub async fn routes(api: Api, stopping: watch::Receiver<bool>, threads: Handle) 
         .add_service(ProxiesServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(BrakesServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(ExplainServer::new(shell.clone()).max_decoding_message_size(limit))
+        .add_service(AgentCardsServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(ResourcesServer::new(shell).max_decoding_message_size(limit))
         .add_service(health_service)
         .add_service(reflection);

@@ -2,6 +2,7 @@
 //! same names, limits and errors (`error`).
 
 mod brake;
+mod cards;
 pub mod elsewhere;
 pub mod error;
 mod explain;
@@ -18,7 +19,7 @@ use convoy_client::proto::{self, LeaseOutcome};
 use self::error::Problem;
 use crate::{
     model::{
-        Incarnation, Instance, Invalid, LeaseId, Namespace, Revision,
+        Incarnation, Instance, Invalid, LeaseId, Namespace, Revision, agent_card,
         limits::at_most,
         parse,
         wire::{self, duration},
@@ -52,8 +53,9 @@ impl Api {
         at_most("instances", request.instances.len(), limits.instances_per_call, "instances in one call")?;
         let lease = optional(&request.lease, |lease| LeaseId::parse("lease", lease))?;
         let ttl = request.ttl.map(|ttl| parse::duration("ttl", ttl).and_then(|ttl| limits.check_ttl("ttl", ttl)));
-        let parse = |(index, registration)| {
-            parse::registration(registration, peer, limits)
+        let parse = |(index, mut registration)| {
+            agent_card::complete(&mut registration, limits)
+                .and_then(|()| parse::registration(registration, peer, limits))
                 .map_err(|invalid: Invalid| invalid.inside(&format!("instances[{index}]")))
         };
         let instances = request.instances.into_iter().enumerate().map(parse).collect::<Result<_, _>>()?;

@@ -7,6 +7,7 @@
 mod agent;
 mod bootstrap;
 mod brake;
+mod card;
 mod child;
 mod deregister;
 mod documents;
@@ -65,6 +66,7 @@ enum Command {
     Health(health::Health),
     Explain(explain::Explain),
     Brake(brake::BrakeCommand),
+    Card(card::CardCommand),
     Get(get::Get),
     Watch(watch::Watch),
     Proxy(proxy::Proxy),
@@ -107,6 +109,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Health(command) => health::run(command, options, out).await?,
             Command::Explain(command) => explain::run(command, options, out).await?,
             Command::Brake(command) => brake::run(command, options, out).await?,
+            Command::Card(command) => card::run(command, options, out).await?,
             Command::Get(command) => get::run(command, options, out).await?,
             Command::Watch(command) => watch::run(command, options, out).await?,
             Command::Proxy(command) => return proxy::run(command, options, out).await,
@@ -165,6 +168,9 @@ mod tests {
             "get inst",
             "get instances reviews -o json",
             "get instance reviews/reviews-1 -n prod",
+            "card register readers/reader-1 - --address 10.0.0.7 --ttl 10m",
+            "card get readers/reader-1",
+            "card list readers -o json",
             "get px --no-headers",
             "get proxies web-1 -o name",
             "watch",
@@ -217,6 +223,9 @@ mod tests {
             "serve --storage disk",
             "serve --http-address 7070",
             "register --service a --port 80 --label a",
+            "card",
+            "card register readers/reader-1",
+            "card get readers",
             "watch a b",
             "service put",
             "service put a --port x",

@@ -51,6 +51,8 @@ pub struct Limits {
     pub capabilities: usize,
     /// Labels, capabilities, locality and SLA of one instance, together.
     pub metadata_bytes: usize,
+    /// An A2A agent card, as JSON without blanks.
+    pub agent_card_bytes: usize,
     pub ports: usize,
     /// One HTTP body or gRPC message of the public API.
     pub request_bytes: usize,
@@ -77,6 +79,7 @@ impl Default for Limits {
             label_value_bytes: 256,
             capabilities: 256,
             metadata_bytes: 32 * 1024,
+            agent_card_bytes: 64 * 1024,
             ports: 16,
             request_bytes: 1024 * 1024,
             instances_per_service: 10_000,

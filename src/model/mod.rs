@@ -1,6 +1,7 @@
 //! The nouns: plain values without behaviour of their own, valid by construction. What comes from outside is parsed
 //! once, in `parse`, into these types; inside nobody checks again.
 
+pub mod agent_card;
 pub mod health;
 pub mod ids;
 pub mod instance;

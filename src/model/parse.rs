@@ -13,10 +13,10 @@ use super::{
 };
 
 const DEFAULT_WEIGHT: u32 = 100;
-const MAX_CAPABILITY_NAME_BYTES: usize = 256;
-const MAX_CAPABILITY_VERSION_BYTES: usize = 64;
+pub(super) const MAX_CAPABILITY_NAME_BYTES: usize = 256;
+pub(super) const MAX_CAPABILITY_VERSION_BYTES: usize = 64;
 const MAX_LOCALITY_BYTES: usize = 63;
-const MAX_DESCRIPTION_BYTES: usize = 1024;
+pub(super) const MAX_DESCRIPTION_BYTES: usize = 1024;
 const MAX_REASON_BYTES: usize = 256;
 const OVERPROVISIONING: std::ops::RangeInclusive<u32> = 100..=1_000;
 /// A longer latency is a mistake, and one beyond 584 years cannot be told in JSON.
@@ -59,6 +59,7 @@ pub fn registration(
         locality: Arc::new(locality(from.locality.unwrap_or_default())?),
         sla: sla(from.sla.unwrap_or_default())?,
         description: text("description", from.description, MAX_DESCRIPTION_BYTES)?.into(),
+        card: (!from.agent_card.is_empty()).then(|| from.agent_card.into()),
     };
     Ok((key, Arc::new(spec)))
 }

@@ -42,6 +42,7 @@ pub(crate) fn instance(service: &str, id: &str, weight: u16) -> (Key, Record) {
         locality: Arc::new(Locality { region: "r".into(), ..Locality::default() }),
         sla: Sla { throughput_rps: Some(0.5), ..Sla::default() },
         description: "a reader".into(),
+        card: Some("{}".into()),
     };
     let turn = |turn| Transition { at: UnixMillis(3), turn, reason: "why".into() };
     let check = CheckState {

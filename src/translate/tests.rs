@@ -65,6 +65,7 @@ impl Given {
             locality: Arc::default(),
             sla: Sla::default(),
             description: "".into(),
+            card: None,
         };
         let mut instance = Instance::new(key.clone(), Incarnation(1), LeaseId(1), Arc::new(spec), UnixMillis(1));
         instance.was_ready = true;

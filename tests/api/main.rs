@@ -5,6 +5,8 @@ mod support;
 
 mod ads;
 mod beyond_json;
+mod cards;
+mod clock_steps;
 mod durability;
 mod expiry;
 mod fencing;

@@ -32,6 +32,7 @@ fn spec(language: &str, capability: &str, region: &str, description: &str) -> In
         locality: Arc::new(Locality { region: region.into(), zone: format!("{region}-a"), sub_zone: "".into() }),
         sla: Sla::default(),
         description: description.into(),
+        card: None,
     }
 }
 

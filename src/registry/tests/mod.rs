@@ -143,6 +143,7 @@ fn spec(host: u8) -> InstanceSpec {
         locality: Arc::new(Locality::default()),
         sla: Sla::default(),
         description: "".into(),
+        card: None,
     }
 }
 
