@@ -13,7 +13,7 @@ use crate::{
     Error,
     proto::{
         self, brakes_client::BrakesClient, explain_client::ExplainClient, proxies_client::ProxiesClient,
-        registry_client::RegistryClient, resources_client::ResourcesClient,
+        queries_client::QueriesClient, registry_client::RegistryClient, resources_client::ResourcesClient,
     },
     watch::Watch,
 };
@@ -38,6 +38,7 @@ pub struct Client {
     resources: ResourcesClient<Channel>,
     explain: ExplainClient<Channel>,
     brakes: BrakesClient<Channel>,
+    queries: QueriesClient<Channel>,
     deadline: Duration,
 }
 
@@ -78,6 +79,7 @@ impl Client {
             registry: RegistryClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
             explain: ExplainClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
             brakes: BrakesClient::new(channel.clone()),
+            queries: QueriesClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
             proxies: ProxiesClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
             resources: ResourcesClient::new(channel).max_decoding_message_size(LARGEST_ANSWER),
             deadline: DEADLINE,
@@ -117,6 +119,8 @@ impl Client {
         get_proxy(GetProxyRequest) -> GetProxyResponse of proxies;
         /// Why an instance is, or is not, in a proxy's endpoints.
         explain_instance(ExplainInstanceRequest) -> Explanation of explain;
+        /// Instances of all services that match a condition, or fit words.
+        query(QueryRequest) -> QueryResponse of queries;
         /// What is being braked now.
         list_brakes(ListBrakesRequest) -> ListBrakesResponse of brakes;
         /// Ends the brake.

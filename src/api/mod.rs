@@ -8,6 +8,7 @@ mod explain;
 pub mod grpc;
 pub mod http;
 mod proxies;
+mod query;
 mod resources;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -28,6 +29,7 @@ use crate::{
         command::{Error, Versioned},
         digest::Digest,
         lease::Known,
+        query::Queries,
         state::{EventKind, ServiceState},
         watch::{Filter, Step, Watch},
     },
@@ -39,6 +41,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Api {
     pub registry: Registry,
+    pub queries: Queries,
     pub survey: Survey,
     pub metrics: Arc<Metrics>,
 }

@@ -18,6 +18,7 @@ mod names;
 mod options;
 mod output;
 mod proxy;
+mod query;
 mod register;
 mod registration;
 mod report;
@@ -66,6 +67,7 @@ enum Command {
     Explain(explain::Explain),
     Brake(brake::BrakeCommand),
     Get(get::Get),
+    Query(query::Query),
     Watch(watch::Watch),
     Proxy(proxy::Proxy),
     Service(service::ServiceCommand),
@@ -108,6 +110,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Explain(command) => explain::run(command, options, out).await?,
             Command::Brake(command) => brake::run(command, options, out).await?,
             Command::Get(command) => get::run(command, options, out).await?,
+            Command::Query(command) => query::run(command, options, out).await?,
             Command::Watch(command) => watch::run(command, options, out).await?,
             Command::Proxy(command) => return proxy::run(command, options, out).await,
             Command::Service(command) => service::run(command, options, out).await?,
@@ -167,6 +170,8 @@ mod tests {
             "get instance reviews/reviews-1 -n prod",
             "get px --no-headers",
             "get proxies web-1 -o name",
+            "query instance.ready --order-by load --limit 5",
+            "query --text legal --near eu/eu-a --facet zone --facet label:language -o json --fields id,labels.language",
             "watch",
             "watch reviews -o json --timeout 1s",
             "service put reviews --port http:8080 --export-to shop,bank --drain-time 5s",
@@ -218,6 +223,8 @@ mod tests {
             "serve --http-address 7070",
             "register --service a --port 80 --label a",
             "watch a b",
+            "query --limit 0",
+            "query --near eu --order-by load",
             "service put",
             "service put a --port x",
             "resource put",
