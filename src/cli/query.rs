@@ -16,13 +16,13 @@ use super::{
 };
 
 const EXAMPLES: &str = "Examples:
-  convoy query instance.labels.language==\"python\" -A
+  convoy query instance.ready -A --order-by load
   convoy query --text legal --facet health --limit 10
 
 Shells take quotes away: put a condition with quotes or spaces in single quotes.
 
-  convoy query 'instance.has_capability(\"image-processing\", \">=2\") && instance.load.cpu < 0.8' --order-by load
-  convoy query --text 'summarise legal documents' 'instance.health == \"healthy\"'
+    convoy query 'instance.has_capability(\"image-processing\", \">=2\") && instance.load.cpu < 0.8' --order-by load
+    convoy query --text 'summarise legal documents' 'instance.health == \"healthy\"'
 
 What a condition may look at: the fields `convoy get instances -o json` shows, and `instance.load`. See docs/api.md.";
 

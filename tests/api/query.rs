@@ -140,7 +140,7 @@ async fn what_is_wrong_is_said_with_its_place() {
             (
                 filter("instance.labels.language == 'python' && instance.lables.a == 'b'"),
                 "filter",
-                "column 51: there is no \"lables\", did you mean \"labels\"?",
+                "column 50: there is no \"lables\", did you mean \"labels\"?",
             ),
             (filter("instance.health == 'helthy'"), "filter", "did you mean \"healthy\"?"),
             (QueryRequest { page_size: 1001, ..Default::default() }, "page_size", "1 to 1000"),
