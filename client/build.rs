@@ -16,6 +16,7 @@ const FILES: &[&str] = &[
     "convoy/v1/explain.proto",
     "convoy/v1/brake.proto",
     "convoy/v1/agent_cards.proto",
+    "convoy/v1/query.proto",
 ];
 /// Messages of others' APIs, shown as JSON.
 const ANYS: [&str; 1] = [".convoy.v1.ProxyResource.resource"];

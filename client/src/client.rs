@@ -13,7 +13,8 @@ use crate::{
     Error,
     proto::{
         self, agent_cards_client::AgentCardsClient, brakes_client::BrakesClient, explain_client::ExplainClient,
-        proxies_client::ProxiesClient, registry_client::RegistryClient, resources_client::ResourcesClient,
+        proxies_client::ProxiesClient, queries_client::QueriesClient, registry_client::RegistryClient,
+        resources_client::ResourcesClient,
     },
     watch::Watch,
 };
@@ -39,6 +40,7 @@ pub struct Client {
     explain: ExplainClient<Channel>,
     brakes: BrakesClient<Channel>,
     cards: AgentCardsClient<Channel>,
+    queries: QueriesClient<Channel>,
     deadline: Duration,
 }
 
@@ -80,6 +82,7 @@ impl Client {
             explain: ExplainClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
             brakes: BrakesClient::new(channel.clone()),
             cards: AgentCardsClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
+            queries: QueriesClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
             proxies: ProxiesClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
             resources: ResourcesClient::new(channel).max_decoding_message_size(LARGEST_ANSWER),
             deadline: DEADLINE,
@@ -119,6 +122,8 @@ impl Client {
         get_proxy(GetProxyRequest) -> GetProxyResponse of proxies;
         /// Why an instance is, or is not, in a proxy's endpoints.
         explain_instance(ExplainInstanceRequest) -> Explanation of explain;
+        /// Instances of all services that match a condition, or fit words.
+        query(QueryRequest) -> QueryResponse of queries;
         /// What is being braked now.
         list_brakes(ListBrakesRequest) -> ListBrakesResponse of brakes;
         /// Ends the brake.

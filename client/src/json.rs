@@ -180,7 +180,7 @@ named!(
     Protocol "PROTOCOL_", Verdict "VERDICT_", LeaseOutcome "LEASE_OUTCOME_", WatchKind "WATCH_KIND_",
     RemovalCause "REMOVAL_CAUSE_", Dialect "DIALECT_", SyncState "SYNC_STATE_",
     BarrierOutcome "BARRIER_OUTCOME_", MissingReason "MISSING_REASON_",
-    BrakeScope "BRAKE_SCOPE_",
+    BrakeScope "BRAKE_SCOPE_", QueryOrder "QUERY_ORDER_",
     OverrideHealth "OVERRIDE_HEALTH_",
     StepOutcome "STEP_OUTCOME_",
     WatchChange "WATCH_CHANGE_"

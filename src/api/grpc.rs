@@ -14,6 +14,7 @@ use convoy_client::proto::{
     brakes_server::{Brakes, BrakesServer},
     explain_server::{Explain, ExplainServer},
     proxies_server::{Proxies, ProxiesServer},
+    queries_server::QueriesServer,
     registry_server::{Registry, RegistryServer},
     resources_server::ResourcesServer,
 };
@@ -61,6 +62,7 @@ pub async fn routes(api: Api, stopping: watch::Receiver<bool>, threads: Handle) 
     let routes = Routes::default()
         .add_service(RegistryServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(ProxiesServer::new(shell.clone()).max_decoding_message_size(limit))
+        .add_service(QueriesServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(BrakesServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(ExplainServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(AgentCardsServer::new(shell.clone()).max_decoding_message_size(limit))

@@ -23,7 +23,7 @@ use super::{
     Api,
     elsewhere::{Elsewhere, Sorted},
     error::Problem,
-    resources,
+    query, resources,
 };
 use crate::model::{Invalid, limits::quoted};
 
@@ -59,6 +59,8 @@ fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
         .route("/v1/leases/{id}/heartbeat", post(heartbeat_one))
         .route("/v1/heartbeats", post(heartbeat_many))
         .route("/v1/services", get(list_services))
+        .route("/v1/query", post(query::http::query))
+        .route("/v1/instances", get(query::http::list))
         .route("/v1/brakes", get(list_brakes))
         .route("/v1/brakes/release", post(release_brake))
         .merge(cards::router(&instance))
@@ -83,7 +85,7 @@ pub(super) type Answer<T> = Result<Json<T>, Problem>;
 type Peer = ConnectInfo<SocketAddr>;
 
 /// A JSON body; an empty one is an empty object.
-struct Body<T>(T);
+pub(super) struct Body<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Problem;

@@ -9,6 +9,7 @@ mod explain;
 pub mod grpc;
 pub mod http;
 mod proxies;
+mod query;
 mod resources;
 mod watch;
 
@@ -29,6 +30,7 @@ use crate::{
         command::{Error, Versioned},
         digest::Digest,
         lease::Known,
+        query::Queries,
         state::ServiceState,
     },
     telemetry::Metrics,
@@ -39,6 +41,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Api {
     pub registry: Registry,
+    pub queries: Queries,
     pub survey: Survey,
     pub metrics: Arc<Metrics>,
 }

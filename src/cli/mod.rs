@@ -19,6 +19,7 @@ mod names;
 mod options;
 mod output;
 mod proxy;
+mod query;
 mod register;
 mod registration;
 mod report;
@@ -68,6 +69,7 @@ enum Command {
     Brake(brake::BrakeCommand),
     Card(card::CardCommand),
     Get(get::Get),
+    Query(query::Query),
     Watch(watch::Watch),
     Proxy(proxy::Proxy),
     Service(service::ServiceCommand),
@@ -111,6 +113,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Brake(command) => brake::run(command, options, out).await?,
             Command::Card(command) => card::run(command, options, out).await?,
             Command::Get(command) => get::run(command, options, out).await?,
+            Command::Query(command) => query::run(command, options, out).await?,
             Command::Watch(command) => watch::run(command, options, out).await?,
             Command::Proxy(command) => return proxy::run(command, options, out).await,
             Command::Service(command) => service::run(command, options, out).await?,
@@ -173,6 +176,8 @@ mod tests {
             "card list readers -o json",
             "get px --no-headers",
             "get proxies web-1 -o name",
+            "query instance.ready --order-by load --limit 5",
+            "query --text legal --near eu/eu-a --facet zone --facet label:language -o json --fields id,labels.language",
             "watch",
             "watch reviews -o json --timeout 1s",
             "service put reviews --port http:8080 --export-to shop,bank --drain-time 5s",
@@ -227,6 +232,8 @@ mod tests {
             "card register readers/reader-1",
             "card get readers",
             "watch a b",
+            "query --limit 0",
+            "query --near eu --order-by load",
             "service put",
             "service put a --port x",
             "resource put",

@@ -16,6 +16,7 @@ mod leases;
 mod limits;
 mod paths;
 mod proxies;
+mod query;
 mod refusals;
 mod registration;
 mod resources;
