@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::Path, path::PathBuf, time::Duration};
 use anyhow::Context;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use crate::model::Limits;
+use crate::{model::Limits, registry::brake::BrakeConfig};
 
 /// What keeps the registrations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -46,6 +46,7 @@ pub struct Config {
     pub log: String,
     /// Logs as JSON objects, one a line.
     pub log_json: bool,
+    pub brake: BrakeConfig,
     pub limits: Limits,
 }
 
@@ -63,6 +64,7 @@ impl Default for Config {
             max_stream_age: None,
             log: "info".into(),
             log_json: false,
+            brake: BrakeConfig::default(),
             limits: Limits::default(),
         }
     }
@@ -107,6 +109,7 @@ impl Config {
         config.data_dir = data_dir.unwrap_or(config.data_dir);
         config.log = log.unwrap_or(config.log);
         config.limits.check()?;
+        config.brake.check()?;
         Ok(config)
     }
 

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
+use axum::{ServiceExt, serve::ListenerExt};
 use futures_util::StreamExt;
 use tokio::{
     net::{TcpListener, TcpSocket},
@@ -25,7 +26,7 @@ use tonic::{
 use crate::{
     api::{self, Api},
     config::{Config, StorageKind},
-    registry::Registry,
+    registry::{Registry, Settings},
     storage::{Opened, Storage, memory::MemoryStore, redb::RedbStore},
     telemetry::Metrics,
     xds::{
@@ -61,23 +62,34 @@ impl Future for AbortOnDrop {
     }
 }
 
-/// The threads that write to proxies. They are apart from those of the registry, so that a change for everybody keeps
-/// no heartbeat and no timer waiting.
+/// Threads of their own. Those that write to proxies (`xds`) are apart from those of the registry, so that a change for
+/// everybody keeps no heartbeat and no timer waiting; and the one that reads what agents say (`intake`) is apart from all
+/// that queries, watches and writes do, so that nothing keeps it from heartbeats.
 #[derive(Debug)]
-struct Fanout(Option<Runtime>);
+struct Threads(Option<Runtime>);
 
-impl Fanout {
-    fn start() -> anyhow::Result<Self> {
-        let runtime = RuntimeBuilder::new_multi_thread().thread_name("xds").enable_all().build();
-        Ok(Self(Some(runtime.context("the threads of the xDS server cannot be started")?)))
+impl Threads {
+    fn start(name: &str, count: Option<usize>) -> anyhow::Result<Self> {
+        let mut builder = RuntimeBuilder::new_multi_thread();
+        if let Some(count) = count {
+            builder.worker_threads(count);
+        }
+        let runtime = builder.thread_name(name).enable_all().build();
+        Ok(Self(Some(runtime.with_context(|| format!("the threads for {name} cannot be started"))?)))
     }
 
     fn handle(&self) -> &Handle {
         self.0.as_ref().expect("it is taken only when it is dropped").handle()
     }
+
+    /// Listens, so that these threads serve who connects.
+    fn listen(&self, setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+        let _on = self.handle().enter();
+        listen(setting, address)
+    }
 }
 
-impl Drop for Fanout {
+impl Drop for Threads {
     fn drop(&mut self) {
         // Waiting for its threads is not allowed here.
         if let Some(runtime) = self.0.take() {
@@ -97,7 +109,8 @@ pub struct Server {
     core: JoinSet<anyhow::Result<()>>,
     servers: JoinSet<anyhow::Result<()>>,
     registry: Registry,
-    fanout: Fanout,
+    fanout: Threads,
+    intake: Threads,
 }
 
 impl Server {
@@ -105,18 +118,15 @@ impl Server {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let (storage, opened) = open(&config)?;
         let metrics = Arc::new(Metrics::default());
-        let http = listen("http_address", config.http_address)?;
-        let grpc = listen("grpc_address", config.grpc_address)?;
-        let fanout = Fanout::start()?;
-        let xds = {
-            // The threads that serve a listener are those on which it is made.
-            let _on = fanout.handle().enter();
-            listen("xds_address", config.xds_address)?
-        };
+        let (intake, fanout) = (Threads::start("intake", Some(1))?, Threads::start("xds", None)?);
+        let http = intake.listen("http_address", config.http_address)?;
+        let grpc = intake.listen("grpc_address", config.grpc_address)?;
+        let xds = fanout.listen("xds_address", config.xds_address)?;
         let (stopping, stopped) = watch::channel(false);
         let (mut core, servers) = (JoinSet::new(), JoinSet::new());
 
-        let (registry, running) = Registry::start(storage, opened, config.limits.clone(), metrics.clone());
+        let settings = Settings { limits: config.limits.clone(), brake: config.brake.clone() };
+        let (registry, running) = Registry::start_beside(intake.handle(), storage, opened, settings, metrics.clone());
         let registry_task = AbortOnDrop(running);
         core.spawn(async move { registry_task.await.context("the registry has failed") });
 
@@ -142,6 +152,7 @@ impl Server {
             servers,
             registry,
             fanout,
+            intake,
         };
         let shared = Shared::new(cache, proxies, metrics, admission, stopped);
         server.serve(api, shared, [http, grpc, xds]).await
@@ -154,15 +165,20 @@ impl Server {
         [http, grpc, xds_listener]: [TcpListener; 3],
     ) -> anyhow::Result<Self> {
         let (stopped, survey) = (xds.stopping.clone(), api.survey.clone());
-        let http_app = api::http::router(api.clone(), stopped.clone());
-        let app = http_app.into_make_service_with_connect_info::<SocketAddr>();
+        // All calls but heartbeats are carried out here, and not by the intake.
+        let threads = Handle::current();
+        let app = api::http::service(api.clone(), stopped.clone(), threads.clone());
+        let app = app.into_make_service_with_connect_info::<SocketAddr>();
         let until = wait_for_stop(stopped.clone());
-        self.servers.spawn(async move {
-            axum::serve(http, app).with_graceful_shutdown(until).await.context("the HTTP server has failed")
-        });
-        let routes = api::grpc::routes(api, stopped.clone()).await?;
+        let serving = async move {
+            let listener = http.tap_io(|connection| drop(connection.set_nodelay(true)));
+            axum::serve(listener, app).with_graceful_shutdown(until).await.context("the HTTP server has failed")
+        };
+        self.servers.spawn_on(serving, self.intake.handle());
+        let routes = api::grpc::routes(api, stopped.clone(), threads).await?;
         let until = wait_for_stop(stopped.clone());
-        self.servers.spawn(async move { serve_grpc(routes, grpc, until).await.context("the gRPC server has failed") });
+        let serving = async move { serve_grpc(routes, grpc, until).await.context("the gRPC server has failed") };
+        self.servers.spawn_on(serving, self.intake.handle());
         let (cache, stop) = (xds.cache.clone(), stopped.clone());
         self.core.spawn(async move {
             wait_for_stop(stop).await;

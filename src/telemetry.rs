@@ -35,6 +35,11 @@ struct Notice {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Scope {
+    scope: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Write {
     command: &'static str,
     outcome: &'static str,
@@ -102,6 +107,7 @@ pub struct Metrics {
     register_again: Counter,
     retry: Counter,
     lease_notices: Family<Notice, Counter>,
+    braked_leases: Family<Scope, Gauge>,
     writes: Family<Write, Counter>,
     removals: Family<Reason, Counter>,
     commit_seconds: Histogram,
@@ -133,6 +139,7 @@ impl Default for Metrics {
             retry: outcome("retry"),
             heartbeats,
             lease_notices: Family::default(),
+            braked_leases: Family::default(),
             writes: Family::default(),
             removals: Family::default(),
             commit_seconds: seconds(),
@@ -159,6 +166,8 @@ impl Metrics {
         r.register("heartbeats", "Lease renewals asked for, by outcome", self.heartbeats.clone());
         let help = "What has become of leases: two heartbeats missed, heard again, lapsed";
         r.register("lease_notices", help, self.lease_notices.clone());
+        let help = "Leases that have lapsed and are kept by the brake, by what too much fell silent of";
+        r.register("braked_leases", help, self.braked_leases.clone());
         r.register("writes", "Commands to the registry, by outcome", self.writes.clone());
         r.register("removals", "Instances removed, by reason", self.removals.clone());
         r.register("store_commit_seconds", "Time of one write to the store", self.commit_seconds.clone());
@@ -189,6 +198,17 @@ impl Metrics {
 
     pub fn lease_notice(&self, notice: &'static str) {
         self.lease_notices.get_or_create(&Notice { notice }).inc();
+    }
+
+    /// How many leases the brake keeps, by scope and group.
+    pub fn braking(&self, groups: impl Iterator<Item = (&'static str, usize)>) {
+        let mut leases: [(&'static str, usize); 3] = [("service", 0), ("zone", 0), ("intake", 0)];
+        for (scope, count) in groups {
+            leases.iter_mut().filter(|(of, _)| *of == scope).for_each(|(_, sum)| *sum += count);
+        }
+        for (scope, count) in leases {
+            self.braked_leases.get_or_create(&Scope { scope }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     pub fn write(&self, command: &'static str, done: bool) {

@@ -11,7 +11,10 @@ use tonic::{
 
 use crate::{
     Error,
-    proto::{self, proxies_client::ProxiesClient, registry_client::RegistryClient, resources_client::ResourcesClient},
+    proto::{
+        self, brakes_client::BrakesClient, explain_client::ExplainClient, proxies_client::ProxiesClient,
+        registry_client::RegistryClient, resources_client::ResourcesClient,
+    },
     watch::Watch,
 };
 
@@ -33,6 +36,8 @@ pub struct Client {
     registry: RegistryClient<Channel>,
     proxies: ProxiesClient<Channel>,
     resources: ResourcesClient<Channel>,
+    explain: ExplainClient<Channel>,
+    brakes: BrakesClient<Channel>,
     deadline: Duration,
 }
 
@@ -71,6 +76,8 @@ impl Client {
             .connect_lazy();
         Ok(Self {
             registry: RegistryClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
+            explain: ExplainClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
+            brakes: BrakesClient::new(channel.clone()),
             proxies: ProxiesClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
             resources: ResourcesClient::new(channel).max_decoding_message_size(LARGEST_ANSWER),
             deadline: DEADLINE,
@@ -108,6 +115,12 @@ impl Client {
         list_proxies(ListProxiesRequest) -> ListProxiesResponse of proxies;
         /// All streams of one node id.
         get_proxy(GetProxyRequest) -> GetProxyResponse of proxies;
+        /// Why an instance is, or is not, in a proxy's endpoints.
+        explain_instance(ExplainInstanceRequest) -> Explanation of explain;
+        /// What is being braked now.
+        list_brakes(ListBrakesRequest) -> ListBrakesResponse of brakes;
+        /// Ends the brake.
+        release_brake(ReleaseBrakeRequest) -> ReleaseBrakeResponse of brakes;
         /// Sends a proxy once more what it refused.
         retry_proxy(RetryProxyRequest) -> RetryProxyResponse of proxies;
         /// What a proxy has of each resource, as far as Convoy knows.

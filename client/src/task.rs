@@ -52,7 +52,17 @@ impl Task {
         state: watch::Sender<State>,
     ) -> Self {
         let keepalive = Keepalive::new(Instant::now().into_std());
-        Self { client, request, lease: String::new(), taken: Default::default(), link: None, load, load_refused: false, state, keepalive }
+        Self {
+            client,
+            request,
+            lease: String::new(),
+            taken: Default::default(),
+            link: None,
+            load,
+            load_refused: false,
+            state,
+            keepalive,
+        }
     }
 
     /// Runs until the agent is over, or its handle is gone.

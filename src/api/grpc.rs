@@ -10,13 +10,14 @@ use axum::{middleware::map_response, routing::post};
 use bytes::Bytes;
 use convoy_client::proto::{
     self,
+    brakes_server::{Brakes, BrakesServer},
     explain_server::{Explain, ExplainServer},
     proxies_server::{Proxies, ProxiesServer},
     registry_server::{Registry, RegistryServer},
     resources_server::ResourcesServer,
 };
 use futures_util::{Stream, StreamExt};
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 use tonic::{
     Code, Request, Response, Status, Streaming,
     body::Body,
@@ -27,6 +28,7 @@ use tonic::{
 
 use super::{
     Api,
+    elsewhere::Elsewhere,
     error::Problem,
     watch::{MessageStream, Messages},
 };
@@ -41,8 +43,11 @@ pub struct Shell {
     stopping: watch::Receiver<bool>,
 }
 
-/// All services of the API's port.
-pub async fn routes(api: Api, stopping: watch::Receiver<bool>) -> anyhow::Result<Routes> {
+/// The calls that are answered where they are read.
+const HEARTBEATS: [&str; 2] = ["/convoy.v1.Registry/Heartbeat", "/convoy.v1.Registry/StreamHeartbeats"];
+
+/// All services of the API's port. All but heartbeats are carried out by those threads.
+pub async fn routes(api: Api, stopping: watch::Receiver<bool>, threads: Handle) -> anyhow::Result<Routes> {
     let limit = api.registry.limits().request_bytes;
     let shell = Shell { api, stopping };
     let watch = shell.clone();
@@ -55,13 +60,15 @@ pub async fn routes(api: Api, stopping: watch::Receiver<bool>) -> anyhow::Result
     let routes = Routes::default()
         .add_service(RegistryServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(ProxiesServer::new(shell.clone()).max_decoding_message_size(limit))
+        .add_service(BrakesServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(ExplainServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(ResourcesServer::new(shell).max_decoding_message_size(limit))
         .add_service(health_service)
         .add_service(reflection);
+    let elsewhere = Elsewhere::new(threads, |request| HEARTBEATS.contains(&request.uri().path()));
     let answer = move |request: axum::extract::Request| watch.clone().answer_watch(request, limit);
     let router = routes.into_axum_router().route(WATCH, post(answer));
-    Ok(Routes::from(router.layer(map_response(refusal))))
+    Ok(Routes::from(router.layer(map_response(refusal)).layer(elsewhere)))
 }
 
 /// The transport refuses by itself what it cannot read, before any call is made of it: the answer is the table's.
@@ -212,6 +219,23 @@ impl Registry for Shell {
     async fn watch(&self, request: Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let events = self.api.watch(request.get_ref())?.events();
         Ok(Response::new(self.until_stopped(events.map(Ok))))
+    }
+}
+
+#[tonic::async_trait]
+impl Brakes for Shell {
+    async fn list_brakes(
+        &self,
+        _: Request<proto::ListBrakesRequest>,
+    ) -> Result<Response<proto::ListBrakesResponse>, Status> {
+        Ok(Response::new(self.api.list_brakes()))
+    }
+
+    async fn release_brake(
+        &self,
+        request: Request<proto::ReleaseBrakeRequest>,
+    ) -> Result<Response<proto::ReleaseBrakeResponse>, Status> {
+        Ok(Response::new(self.api.release_brake(request.into_inner()).await?))
     }
 }
 

@@ -15,9 +15,15 @@ use axum::{
 use convoy_client::proto;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
+use tower::Layer;
 
-use super::{Api, error::Problem, resources};
+use super::{
+    Api,
+    elsewhere::{Elsewhere, Sorted},
+    error::Problem,
+    resources,
+};
 use crate::model::{Invalid, limits::quoted};
 
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -28,7 +34,16 @@ pub(super) struct Shell {
     stopping: watch::Receiver<bool>,
 }
 
-pub fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
+/// The HTTP API. All but heartbeats are carried out by those threads.
+pub fn service(api: Api, stopping: watch::Receiver<bool>, threads: Handle) -> Sorted<Router> {
+    Elsewhere::new(threads, |request| is_heartbeat(request.uri().path())).layer(router(api, stopping))
+}
+
+fn is_heartbeat(path: &str) -> bool {
+    path == "/v1/heartbeats" || path.starts_with("/v1/leases/")
+}
+
+fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
     let limit = api.registry.limits().request_bytes;
     let service = "/v1/namespaces/{namespace}/services/{service}";
     let instance = format!("{service}/instances/{{id}}");
@@ -43,6 +58,8 @@ pub fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
         .route("/v1/leases/{id}/heartbeat", post(heartbeat_one))
         .route("/v1/heartbeats", post(heartbeat_many))
         .route("/v1/services", get(list_services))
+        .route("/v1/brakes", get(list_brakes))
+        .route("/v1/brakes/release", post(release_brake))
         .merge(proxies::router())
         .route("/v1/resources", get(resources::http::list))
         .route(
@@ -238,6 +255,17 @@ async fn clear_override(
 ) -> Answer<proto::SetOverrideResponse> {
     let request = proto::SetOverrideRequest { namespace, service, id, ..Default::default() };
     shell.api.set_override(request).await.map(Json)
+}
+
+async fn list_brakes(State(shell): Shared) -> Json<proto::ListBrakesResponse> {
+    Json(shell.api.list_brakes())
+}
+
+async fn release_brake(
+    State(shell): Shared,
+    Body(request): Body<proto::ReleaseBrakeRequest>,
+) -> Answer<proto::ReleaseBrakeResponse> {
+    shell.api.release_brake(request).await.map(Json)
 }
 
 #[derive(Default, Deserialize)]

@@ -6,10 +6,12 @@
 
 mod agent;
 mod bootstrap;
+mod brake;
 mod child;
 mod deregister;
 mod documents;
 mod drain;
+mod explain;
 mod get;
 mod health;
 mod names;
@@ -61,6 +63,8 @@ enum Command {
     Deregister(deregister::Deregister),
     Drain(drain::Drain),
     Health(health::Health),
+    Explain(explain::Explain),
+    Brake(brake::BrakeCommand),
     Get(get::Get),
     Watch(watch::Watch),
     Proxy(proxy::Proxy),
@@ -101,6 +105,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Deregister(command) => deregister::run(&command, options, out).await?,
             Command::Drain(command) => return drain::run(&command, options, out).await,
             Command::Health(command) => health::run(command, options, out).await?,
+            Command::Explain(command) => explain::run(command, options, out).await?,
+            Command::Brake(command) => brake::run(command, options, out).await?,
             Command::Get(command) => get::run(command, options, out).await?,
             Command::Watch(command) => watch::run(command, options, out).await?,
             Command::Proxy(command) => return proxy::run(command, options, out).await,

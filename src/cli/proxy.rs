@@ -206,7 +206,7 @@ fn versions(of_type: &ProxyType, width: Width) -> String {
     }
 }
 
-fn short_version(version: &str, width: Width) -> String {
+pub(super) fn short_version(version: &str, width: Width) -> String {
     match width {
         Width::Narrow => version.chars().take(VERSION_LETTERS).collect(),
         Width::Wide => version.to_owned(),

@@ -49,15 +49,18 @@ pub fn cause(from: RemovalCause) -> proto::RemovalCause {
     }
 }
 
-pub fn brake(from: Brake) -> proto::Brake {
-    let scope = match from.scope {
+pub fn brake_scope(from: BrakeScope) -> proto::BrakeScope {
+    match from {
         BrakeScope::Service => proto::BrakeScope::Service,
         BrakeScope::Zone => proto::BrakeScope::Zone,
         BrakeScope::Intake => proto::BrakeScope::Intake,
         BrakeScope::Checks => proto::BrakeScope::Checks,
         BrakeScope::Blind => proto::BrakeScope::Blind,
-    };
-    proto::Brake { scope: scope.into(), since: Some(time(from.since)) }
+    }
+}
+
+pub fn brake(from: Brake) -> proto::Brake {
+    proto::Brake { scope: brake_scope(from.scope).into(), since: Some(time(from.since)) }
 }
 
 pub fn override_health(from: OverrideHealth) -> proto::OverrideHealth {

@@ -11,16 +11,21 @@
 //! Pure: time comes in as a number, what there is as the registry's state. Cost goes with those that are overdue.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use serde::{Deserialize, Deserializer};
 
 use super::state::{Event, State};
-use crate::model::{BrakeScope, Instance, InstanceKey, LeaseId, Locality, ServiceKey, UnixMillis};
+use crate::model::{
+    BrakeScope, Incarnation, Instance, InstanceKey, Invalid, LeaseId, Locality, ServiceKey, UnixMillis,
+};
 
 /// How long there have to be few enough before those that are kept go: the longest time between two heartbeats.
 const LINGER_MS: u64 = 10_000;
@@ -52,9 +57,36 @@ impl Default for BrakeConfig {
 }
 
 impl BrakeConfig {
+    pub fn check(&self) -> Result<(), Invalid> {
+        if self.share_percent > 100 {
+            return Err(Invalid::new("brake.share_percent", self.share_percent, "from 0 to 100"));
+        }
+        Ok(())
+    }
+
     /// Whether these are too many at once.
     fn too_many(&self, overdue: usize, of: usize) -> bool {
         overdue > self.count && overdue * 100 > of * self.share_percent
+    }
+}
+
+/// How Convoy's probes fare. One that fails is believed only while at least half of the others do not.
+#[derive(Debug, Default)]
+pub struct Trust {
+    targets: AtomicUsize,
+    passing: AtomicUsize,
+}
+
+impl Trust {
+    /// How many targets are probed, and how many of these pass.
+    pub fn set(&self, targets: usize, passing: usize) {
+        self.targets.store(targets, Relaxed);
+        self.passing.store(passing, Relaxed);
+    }
+
+    pub fn believed(&self) -> bool {
+        let others = self.targets.load(Relaxed).saturating_sub(1);
+        others > 0 && self.passing.load(Relaxed) * 2 >= others
     }
 }
 
@@ -73,6 +105,24 @@ impl Group {
             Self::Service(_) => BrakeScope::Service,
             Self::Zone(_) => BrakeScope::Zone,
             Self::Intake => BrakeScope::Intake,
+        }
+    }
+}
+
+/// Of what an operator ends the brake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Release {
+    All,
+    Scope(BrakeScope),
+    Named(BrakeScope, String),
+}
+
+impl Release {
+    fn concerns(&self, group: &Group) -> bool {
+        match self {
+            Self::All => true,
+            Self::Scope(scope) => group.scope() == *scope,
+            Self::Named(scope, name) => group.scope() == *scope && group.to_string() == *name,
         }
     }
 }
@@ -138,6 +188,16 @@ pub struct Braked {
     pub leases: usize,
 }
 
+/// All that is being braked.
+#[derive(Debug, Default)]
+pub struct Braking {
+    pub groups: Vec<Braked>,
+    pub leases: usize,
+    pub overdue: usize,
+    /// When this was put together, in observed time.
+    pub at_ms: u64,
+}
+
 #[derive(Debug)]
 pub struct Brake {
     config: BrakeConfig,
@@ -150,6 +210,8 @@ pub struct Brake {
     kept: HashMap<LeaseId, Kept>,
     by_end: BTreeSet<(u64, LeaseId)>,
     holding: HashMap<Group, Holding>,
+    /// Instances that are in traffic though a check fails, and until when.
+    disbelieved: BTreeMap<InstanceKey, (Incarnation, u64)>,
 }
 
 impl Brake {
@@ -163,12 +225,21 @@ impl Brake {
             kept: HashMap::new(),
             by_end: BTreeSet::new(),
             holding: HashMap::new(),
+            disbelieved: BTreeMap::new(),
         }
     }
 
     /// Follows what happened to an instance.
-    pub fn follow(&mut self, event: &Event) {
+    pub fn follow(&mut self, event: &Event, now_ms: u64) {
         let after = event.cause().is_none().then_some(&*event.instance.value);
+        let key = &event.instance.value.key;
+        match after.and_then(|after| after.brake.map(|brake| (after.incarnation, brake.scope))) {
+            Some((incarnation, BrakeScope::Checks)) => {
+                let until = now_ms + u64::try_from(self.config.longest.as_millis()).unwrap_or(u64::MAX / 2);
+                self.disbelieved.entry(key.clone()).or_insert((incarnation, until));
+            }
+            _ => drop(self.disbelieved.remove(key)),
+        }
         if let Some(before) = event.before.as_ref().map(|before| &*before.value) {
             self.count(before, false);
         }
@@ -330,9 +401,15 @@ impl Brake {
         going
     }
 
-    /// Ends it for a group by an operator's word, or for all: who has to go.
-    pub fn release(&mut self, group: Option<&Group>) -> Vec<LeaseId> {
-        let of = |(_, kept): &(&LeaseId, &Kept)| group.is_none_or(|group| *group == kept.group);
+    /// Those whose failing check counts from now on: because probes are believed again, or it has been long enough.
+    pub fn believe(&mut self, believed: bool, now_ms: u64) -> Vec<(InstanceKey, Incarnation)> {
+        let over = |(_, (_, until)): &(&InstanceKey, &(Incarnation, u64))| believed || *until <= now_ms;
+        self.disbelieved.iter().filter(over).map(|(key, (incarnation, _))| (key.clone(), *incarnation)).collect()
+    }
+
+    /// Ends it by an operator's word: who has to go.
+    pub fn release(&mut self, release: &Release) -> Vec<LeaseId> {
+        let of = |(_, kept): &(&LeaseId, &Kept)| release.concerns(&kept.group);
         let going: Vec<LeaseId> = self.kept.iter().filter(of).map(|(lease, _)| *lease).collect();
         self.drop_kept(&going);
         going
@@ -342,6 +419,15 @@ impl Brake {
         for lease in leases {
             self.let_go(*lease);
         }
+    }
+
+    /// Whether a lease that lapsed is kept.
+    pub fn keeps(&self, lease: LeaseId) -> bool {
+        self.kept.contains_key(&lease)
+    }
+
+    pub fn overdue_count(&self) -> usize {
+        self.overdue.len()
     }
 
     /// What is being braked now, in a stable order.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::digest::Digest;
+use super::{brake::Release, digest::Digest};
 use crate::model::{
     BrakeScope, CheckState, Incarnation, Instance, InstanceId, InstanceKey, InstanceSpec, Invalid, LeaseId,
     OverrideHealth, PortName, Protocol, RawKey, RawResource, RemovalCause, Revision, ServiceKey, ServicePatch, Share,
@@ -84,6 +84,8 @@ pub enum Command {
         lease: LeaseId,
         scope: BrakeScope,
     },
+    /// Ends the brake by an operator's word.
+    ReleaseBrake(Release),
     /// The agent of a lease that lapsed is heard again.
     Restore(LeaseId),
     /// A lease's deadline has passed.
@@ -114,6 +116,7 @@ impl Command {
             Self::SetShares { .. } => "set_shares",
             Self::SetBrakes(_) => "set_brakes",
             Self::Lapse { .. } => "lapse",
+            Self::ReleaseBrake(_) => "release_brake",
             Self::Restore(_) => "restore",
             Self::Expire(_) => "expire",
             Self::FinishDrain { .. } => "finish_drain",
@@ -144,6 +147,8 @@ pub struct Outcome {
     pub lease: Option<(LeaseId, Duration)>,
     /// Of what has been said under that lease.
     pub digest: Digest,
+    /// How many leases the brake has let go.
+    pub released: usize,
 }
 
 /// A refusal changes nothing. Variants by what the caller does next; `api::error` is the table of codes.

@@ -158,6 +158,8 @@ pub struct LeaseTable {
     leases: HashMap<LeaseId, Arc<Entry>>,
     /// Up to which revision the digests are those of the state.
     applied: AtomicU64,
+    /// When anybody was heard last.
+    heard_ms: AtomicU64,
     /// Those that need a timer. Rarely touched by heartbeats: each lease is in it once at most.
     untimed: Mutex<Vec<Arc<Entry>>>,
     /// Those that were heard after they were told overdue or lapsed; each once for each telling.
@@ -202,6 +204,7 @@ impl LeaseTable {
         if entry.deadline_ms.fetch_max(now_ms + entry.ttl_ms, SeqCst) == LAPSED {
             return Renewal::Unknown;
         }
+        self.heard_ms.store(now_ms, Relaxed);
         let marks = entry.marks.load(SeqCst);
         let spread = marks & mark::SPREAD != 0;
         if marks != mark::TIMED {
@@ -241,6 +244,18 @@ impl LeaseTable {
             lock(&self.returned).push(id);
         }
         self.arm(entry);
+    }
+
+    /// When a heartbeat of any lease came last.
+    pub fn last_heard_ms(&self) -> u64 {
+        self.heard_ms.load(Relaxed)
+    }
+
+    /// Has it told when a lease is next heard: its instances were kept before a restart.
+    pub fn tell_when_heard(&self, id: LeaseId) {
+        if let Some(entry) = self.leases.pin().get(&id) {
+            entry.marks.fetch_or(mark::OVERDUE, SeqCst);
+        }
     }
 
     /// Lets a lapsed lease hold until then: what its lapse leads to could not be written.

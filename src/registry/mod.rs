@@ -7,9 +7,11 @@ pub mod brake;
 pub mod clock;
 pub mod command;
 pub mod digest;
+mod keeping;
 pub mod lease;
 pub mod pace;
 mod plan;
+pub mod query;
 pub mod selector_index;
 pub mod state;
 mod task;
@@ -41,6 +43,7 @@ use tokio::{
 };
 
 use self::{
+    brake::{Brake, BrakeConfig, Braking, Release, Trust},
     clock::Clock,
     command::{CheckReport, Command, Error, Outcome, Register},
     lease::{Known, LeaseTable, Renewal},
@@ -52,8 +55,8 @@ use self::{
 use crate::{
     dirty::DirtySet,
     model::{
-        Incarnation, InstanceId, InstanceKey, InstanceSpec, LeaseId, Limits, OverrideHealth, RawKey, RawResource,
-        Revision, ServiceKey, ServicePatch, Share, Verdict,
+        CheckStatus, Incarnation, InstanceId, InstanceKey, InstanceSpec, LeaseId, Limits, OverrideHealth, RawKey,
+        RawResource, Revision, ServiceKey, ServicePatch, Share, Verdict,
     },
     storage::{Opened, Storage},
     telemetry::{Census, Metrics},
@@ -86,6 +89,22 @@ struct Inner {
     store_fails: Arc<AtomicBool>,
     /// What the store held when it was opened.
     opened_with: usize,
+    trust: Arc<Trust>,
+    /// What the brake holds now.
+    braking: Arc<ArcSwap<Braking>>,
+}
+
+/// What somebody may set.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    pub limits: Limits,
+    pub brake: BrakeConfig,
+}
+
+impl From<Limits> for Settings {
+    fn from(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
 }
 
 /// A command with the one who waits for its outcome.
@@ -119,11 +138,11 @@ impl Registry {
     pub fn start(
         storage: Arc<dyn Storage>,
         opened: Opened,
-        limits: Limits,
+        settings: Settings,
         metrics: Arc<Metrics>,
     ) -> (Self, JoinHandle<()>) {
         let seed = rand::random();
-        Self::start_with(storage, opened, limits, metrics, seed, &Handle::current(), || Ok(Marker::Tasks))
+        Self::start_with(storage, opened, settings, metrics, seed, &Handle::current(), || Ok(Marker::Tasks))
     }
 
     /// As `start`, with the timers of leases on the runtime that reads heartbeats from sockets.
@@ -131,16 +150,16 @@ impl Registry {
         intake: &Handle,
         storage: Arc<dyn Storage>,
         opened: Opened,
-        limits: Limits,
+        settings: Settings,
         metrics: Arc<Metrics>,
     ) -> (Self, JoinHandle<()>) {
-        Self::start_with(storage, opened, limits, metrics, rand::random(), intake, Marker::socket)
+        Self::start_with(storage, opened, settings, metrics, rand::random(), intake, Marker::socket)
     }
 
     fn start_with(
         storage: Arc<dyn Storage>,
         opened: Opened,
-        limits: Limits,
+        settings: Settings,
         metrics: Arc<Metrics>,
         seed: u64,
         intake: &Handle,
@@ -152,7 +171,7 @@ impl Registry {
         let (commands, receiver) = mpsc::channel(COMMANDS_WAITING);
         let inner = Arc::new(Inner {
             store_id: opened.store_id.into(),
-            limits,
+            limits: settings.limits,
             clock,
             metrics,
             snapshot: Arc::new(ArcSwap::from_pointee(state.snapshot().clone())),
@@ -164,8 +183,10 @@ impl Registry {
             watches: Watches::default(),
             store_fails: Arc::default(),
             opened_with,
+            trust: Arc::default(),
+            braking: Arc::default(),
         });
-        let task = task::Task::new(&inner, storage, state, effects);
+        let task = task::Task::new(&inner, storage, state, effects, Brake::new(settings.brake));
         let (told, notices) = timers::channel();
         let (timers, clock) = (Timers::new(inner.leases.clone()), inner.clock.clone());
         let mut beside = JoinSet::new();
@@ -300,8 +321,32 @@ impl Registry {
         self.run(Command::SetOverride { key, say }).await
     }
 
+    /// How Convoy's probes fare: whether those that fail are believed.
+    pub fn trust(&self) -> &Trust {
+        &self.inner.trust
+    }
+
+    /// Milliseconds of observed time: those in which nobody could be heard do not count.
+    pub fn observed_ms(&self) -> u64 {
+        self.inner.clock.now_ms()
+    }
+
+    /// What the brake holds now; up to a second old.
+    pub fn braking(&self) -> Arc<Braking> {
+        self.inner.braking.load_full()
+    }
+
+    /// Ends the brake of a group, or of all of a scope, or of all; the outcome says how many leases were let go.
+    pub async fn release_brake(&self, release: Release) -> Result<Outcome, Error> {
+        self.run(Command::ReleaseBrake(release)).await
+    }
+
     /// Stores what probes found. At most `instances_per_call` reports, one an instance.
-    pub async fn report_checks(&self, reports: Vec<CheckReport>) -> Result<Outcome, Error> {
+    pub async fn report_checks(&self, mut reports: Vec<CheckReport>) -> Result<Outcome, Error> {
+        let braked = !self.inner.trust.believed();
+        for report in &mut reports {
+            report.braked = braked && report.state.status == CheckStatus::Failing;
+        }
         self.run(Command::ReportChecks(reports)).await
     }
 

@@ -37,7 +37,7 @@ impl Pace {
         let random = mixed(self.seed ^ lease.0 as u64 ^ now_ms.wrapping_mul(0x9e37_79b9_7f4a_7c15)) >> 32;
         let jitter = u64::from(JITTER);
         let least = if spread { 0 } else { longest * (100 - jitter) / (100 + jitter) };
-        let micros = least + ((longest - least) * random >> 32);
+        let micros = least + (((longest - least) * random) >> 32);
         Duration::from_millis(micros / 1_000).clamp(SHORTEST, LONGEST)
     }
 }

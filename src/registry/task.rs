@@ -22,6 +22,7 @@ use tokio::{
 
 use super::{
     Inner, Queued,
+    brake::{Brake, Braking, Trust},
     clock::Clock,
     command::{Command, Error, Outcome},
     lease::LeaseTable,
@@ -47,6 +48,8 @@ const MAX_ATTEMPTS: u32 = 16;
 const EXPIRY_RETRY_MS: u64 = 1_000;
 /// How many drains end at a time.
 const DRAINS_PER_TICK: usize = 10_000;
+/// How often it is looked who the brake still keeps.
+const LOOK_AT_KEPT: Duration = Duration::from_secs(1);
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
 /// How long, and how many, instances that left are remembered.
 const TOMBSTONE_AGE_MS: u64 = 24 * 60 * 60 * 1000;
@@ -70,13 +73,13 @@ struct InFlight {
 }
 
 pub(super) struct Task {
-    clock: Clock,
-    limits: Limits,
-    metrics: Arc<Metrics>,
+    pub(super) clock: Clock,
+    pub(super) limits: Limits,
+    pub(super) metrics: Arc<Metrics>,
     storage: Arc<dyn Storage>,
-    state: State,
+    pub(super) state: State,
     snapshot: Arc<ArcSwap<Snapshot>>,
-    leases: Arc<LeaseTable>,
+    pub(super) leases: Arc<LeaseTable>,
     events: Arc<EventLog>,
     dirty: Arc<DirtySet<Dirty>>,
     store_fails: Arc<AtomicBool>,
@@ -88,10 +91,13 @@ pub(super) struct Task {
     asked: VecDeque<Pending>,
     due: VecDeque<Pending>,
     round: Vec<InFlight>,
+    pub(super) brake: Brake,
+    pub(super) trust: Arc<Trust>,
+    pub(super) braking: Arc<ArcSwap<Braking>>,
 }
 
 impl Task {
-    pub(super) fn new(inner: &Inner, storage: Arc<dyn Storage>, state: State, effects: Effects) -> Self {
+    pub(super) fn new(inner: &Inner, storage: Arc<dyn Storage>, state: State, effects: Effects, brake: Brake) -> Self {
         let mut task = Self {
             clock: inner.clock.clone(),
             limits: inner.limits.clone(),
@@ -108,9 +114,18 @@ impl Task {
             asked: VecDeque::new(),
             due: VecDeque::new(),
             round: Vec::new(),
+            brake,
+            trust: inner.trust.clone(),
+            braking: inner.braking.clone(),
         };
         // After a restart every lease has one full TTL, and every drain its full time.
         task.set_timers(&effects);
+        for event in &effects.events {
+            task.brake.follow(event, task.clock.now_ms());
+            if event.instance.value.lapsed.is_some() {
+                task.leases.tell_when_heard(event.instance.value.lease);
+            }
+        }
         task.leases.set_applied(task.state.snapshot().revision);
         task.dirty.mark(effects.dirty);
         task
@@ -125,6 +140,7 @@ impl Task {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut housekeeping = Instant::now() + HOUSEKEEPING;
+        let mut looking = Instant::now() + LOOK_AT_KEPT;
         let mut writing = None;
         loop {
             if writing.is_none() && self.round.is_empty() {
@@ -139,6 +155,10 @@ impl Task {
                 biased;
                 _ = tick.tick() => {
                     self.finish_drains();
+                    if Instant::now() >= looking {
+                        looking = Instant::now() + LOOK_AT_KEPT;
+                        self.look_at_kept();
+                    }
                     if Instant::now() >= housekeeping {
                         housekeeping = Instant::now() + HOUSEKEEPING;
                         self.keep_house();
@@ -162,7 +182,7 @@ impl Task {
                 }
                 batch = notices.recv(), if self.due.len() < MAX_ROUND => {
                     let Some(batch) = batch else { return tracing::error!("the timers of leases have ended") };
-                    batch.into_iter().for_each(|notice| self.note(notice));
+                    self.note(batch);
                 }
                 queued = commands.recv(), if self.asked.len() < MAX_ROUND => {
                     let Some(queued) = queued else { return };
@@ -176,10 +196,14 @@ impl Task {
     }
 
     fn enqueue(&mut self, Queued { command, reply }: Queued) {
+        if let Command::ReleaseBrake(release) = &command {
+            let (released, revision) = (self.release_brake(release), self.state.snapshot().revision);
+            return answer(reply, Ok(Outcome { released, revision, ..Outcome::default() }));
+        }
         self.asked.push_back(Pending { command, reply, attempts: 0 });
     }
 
-    fn enqueue_own(&mut self, command: Command) {
+    pub(super) fn enqueue_own(&mut self, command: Command) {
         self.due.push_back(Pending { command, reply: None, attempts: 0 });
     }
 
@@ -223,9 +247,13 @@ impl Task {
         deferred
     }
 
-    /// An expiry whose agent has registered again meanwhile.
+    /// An expiry whose agent has registered again meanwhile, or the keeping of one that is no longer kept.
     fn is_obsolete(&self, command: &Command) -> bool {
-        matches!(command, Command::Expire(lease) if !self.leases.is_lapsed(*lease))
+        match command {
+            Command::Expire(lease) => !self.leases.is_lapsed(*lease),
+            Command::Lapse { lease, .. } => !self.brake.keeps(*lease),
+            _ => false,
+        }
     }
 
     /// The store's word on the round.
@@ -270,15 +298,21 @@ impl Task {
             instances: plan.instances.iter().filter_map(|key| snapshot.instance(key).cloned()).collect(),
             lease,
             digest: held.map(|(_, state)| state.digest).unwrap_or_default(),
+            released: 0,
         };
         if let Some((lease, _)) = lease {
             self.leases.revive(lease, self.clock.now_ms());
         }
-        if let Command::Expire(lease) = pending.command
-            && self.state.lease(lease).is_some()
-        {
-            // More instances than one write may remove.
-            self.enqueue_own(Command::Expire(lease));
+        // More instances than one write may change.
+        match pending.command {
+            Command::Expire(lease) if self.state.lease(lease).is_some() => self.enqueue_own(Command::Expire(lease)),
+            Command::Lapse { lease, scope } if self.state.members(lease).any(|of| of.value.lapsed.is_none()) => {
+                self.enqueue_own(Command::Lapse { lease, scope });
+            }
+            Command::Restore(lease) if self.state.members(lease).any(|of| of.value.lapsed.is_some()) => {
+                self.enqueue_own(Command::Restore(lease));
+            }
+            _ => {}
         }
         answer(pending.reply, Ok(outcome));
     }
@@ -303,14 +337,15 @@ impl Task {
     fn apply(&mut self, commit: Commit) {
         let revision = commit.revision;
         let effects = self.state.apply(commit, self.clock.unix());
-        self.set_timers(&effects);
-        self.leases.set_applied(revision);
         for event in &effects.events {
+            self.brake.follow(event, self.clock.now_ms());
             if let Some(cause) = event.cause() {
                 self.metrics.removal(cause.as_str());
             }
             tracing::debug!(key = %event.instance.value.key, kind = ?event.kind, revision = %event.revision, "instance");
         }
+        self.set_timers(&effects);
+        self.leases.set_applied(revision);
         self.events.push(effects.events);
         self.changed.extend(effects.dirty);
     }
@@ -332,6 +367,7 @@ impl Task {
         }
         for lease in &effects.leases_gone {
             self.leases.remove(*lease);
+            self.brake.gone(*lease);
         }
         for (key, time) in &effects.drains {
             let Some(instance) = self.state.snapshot().instance(key) else { continue };
@@ -346,15 +382,6 @@ impl Task {
         self.drains.advance(self.clock.now_ms() / tick_ms(), DRAINS_PER_TICK, &mut due);
         for (key, incarnation) in due {
             self.enqueue_own(Command::FinishDrain { key, incarnation });
-        }
-    }
-
-    /// What has become of a lease.
-    fn note(&mut self, notice: Notice) {
-        self.metrics.lease_notice(notice.as_str());
-        match notice {
-            Notice::Lapsed(lease) => self.enqueue_own(Command::Expire(lease)),
-            Notice::Overdue(_) | Notice::Returned(_) => {}
         }
     }
 

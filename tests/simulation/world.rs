@@ -42,7 +42,7 @@ impl World {
     pub async fn run(seed: u64, steps: usize) {
         let (store, opened) = MemoryStore::open("store".into());
         let limits = Limits { min_ttl_seconds: 0, ..Limits::default() };
-        let (registry, running) = Registry::start(Arc::new(store), opened, limits, Arc::new(Metrics::default()));
+        let (registry, running) = Registry::start(Arc::new(store), opened, limits.into(), Arc::new(Metrics::default()));
         let cache = Arc::new(Cache::new(registry.clone(), Readiness::Ready));
         let fanout = tokio::spawn(fanout::run(cache.clone()));
         let random = StdRng::seed_from_u64(seed);

@@ -47,6 +47,7 @@ struct Compiled {
     text: Box<str>,
     root: Node,
     terms: Terms,
+    uses_load: bool,
 }
 
 /// What came of looking at an instance.
@@ -60,11 +61,9 @@ pub struct Looked {
 impl InstanceSelector {
     /// Reads a condition. An error says at which column.
     pub fn parse(field: &str, text: &str, knows: Knows) -> Result<Self, Invalid> {
-        let (root, terms) = read(field, text, |expression| {
-            let root = compile::condition(expression, knows)?;
-            Ok((root, terms::of(expression)))
-        })?;
-        Ok(Self(Arc::new(Compiled { text: text.into(), root, terms })))
+        let ((root, uses_load), terms) =
+            read(field, text, |expression| Ok((compile::condition(expression, knows)?, terms::of(expression))))?;
+        Ok(Self(Arc::new(Compiled { text: text.into(), root, terms, uses_load })))
     }
 
     /// Whether the condition holds. One that cannot be told, because of a label that is not there or too much to look
@@ -82,6 +81,11 @@ impl InstanceSelector {
     /// Equalities that hold for every instance that matches.
     pub fn terms(&self) -> &Terms {
         &self.0.terms
+    }
+
+    /// Whether it asks for the load.
+    pub fn uses_load(&self) -> bool {
+        self.0.uses_load
     }
 
     pub fn as_str(&self) -> &str {

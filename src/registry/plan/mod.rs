@@ -137,6 +137,8 @@ impl State {
             Command::SetShares { service, shares } => Ok(self.plan_shares(service, shares, now)),
             Command::SetBrakes(brakes) => Ok(self.plan_brakes(brakes, now)),
             Command::Lapse { lease, scope } => Ok(self.plan_lapse(*lease, *scope, now, limits)),
+            // It writes nothing itself; see `keeping`.
+            Command::ReleaseBrake(_) => Ok(Plan::default()),
             Command::Restore(lease) => Ok(self.plan_restore(*lease, now, limits)),
             Command::Expire(lease) => Ok(self.plan_expire(*lease, now, limits)),
             Command::FinishDrain { key, incarnation } => Ok(self.plan_finish_drain(key, *incarnation, now)),

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     model::BrakeScope,
-    registry::brake::{Brake, BrakeConfig, Decision, Group, Now},
+    registry::brake::{Brake, BrakeConfig, Decision, Group, Now, Release},
 };
 
 const MINUTE_MS: u64 = 60_000;
@@ -43,7 +43,7 @@ impl Road {
 
     fn follow(&mut self) {
         for event in &self.book.effects.events {
-            self.brake.follow(event);
+            self.brake.follow(event, self.now_ms);
         }
         for lease in &self.book.effects.leases_gone {
             self.brake.gone(*lease);
@@ -211,8 +211,8 @@ fn an_operator_ends_it() {
     let mut road = Road::new(&[("web", 2), ("api", 2), ("other", 100)]);
     let leases = road.leases[..4].to_vec();
     assert_eq!(road.crash(&leases), 4);
-    assert_eq!(road.brake.release(Some(&Group::Service(service("web")))).len(), 2);
-    assert_eq!(road.brake.release(None).len(), 2);
+    assert_eq!(road.brake.release(&Release::Named(BrakeScope::Service, "default/web".into())).len(), 2);
+    assert_eq!(road.brake.release(&Release::All).len(), 2);
     assert!(road.brake.status(&road.book.state).is_empty());
 }
 

@@ -6,7 +6,8 @@ use tokio::time::{Instant, sleep};
 use super::*;
 use crate::{
     registry::{
-        Heard, Held, Registry,
+        Heard, Held, Registry, Settings,
+        brake::{BrakeConfig, Release},
         lease::Known,
         state::Dirty,
         watch::{Filter, Seen, Step, merge::Told},
@@ -15,9 +16,14 @@ use crate::{
     telemetry::Metrics,
 };
 
+/// Whoever falls silent goes: what else is tested with single instances.
+fn unbraked(limits: Limits) -> Settings {
+    Settings { limits, brake: BrakeConfig { enabled: false, ..BrakeConfig::default() } }
+}
+
 fn start() -> Registry {
     let (store, opened) = MemoryStore::open("store".into());
-    Registry::start(Arc::new(store), opened, Limits::default(), Arc::new(Metrics::default())).0
+    Registry::start(Arc::new(store), opened, unbraked(Limits::default()), Arc::new(Metrics::default())).0
 }
 
 async fn register(registry: &Registry, name: &str, host: u8, ttl: u64) -> LeaseId {
@@ -177,7 +183,7 @@ async fn a_watch_tells_what_is_there_and_what_happens() {
 async fn watchers_are_limited() {
     let (store, opened) = MemoryStore::open("store".into());
     let limits = Limits { watchers: 1, ..Limits::default() };
-    let (registry, _) = Registry::start(Arc::new(store), opened, limits, Arc::new(Metrics::default()));
+    let (registry, _) = Registry::start(Arc::new(store), opened, unbraked(limits), Arc::new(Metrics::default()));
     let first = registry.watch(Filter::default(), None).expect("a watch");
     let error = registry.watch(Filter::default(), None).expect_err("too many");
     assert!(matches!(error, Error::LimitReached { limit: 1, .. }), "{error}");
@@ -205,7 +211,8 @@ impl Storage for Failing {
 async fn while_the_store_fails_nothing_changes_and_nobody_expires() {
     let (store, opened): (_, Opened) = MemoryStore::open("store".into());
     let store = Arc::new(Failing { store, fail: false.into() });
-    let (registry, _) = Registry::start(store.clone(), opened, Limits::default(), Arc::new(Metrics::default()));
+    let (registry, _) =
+        Registry::start(store.clone(), opened, unbraked(Limits::default()), Arc::new(Metrics::default()));
     let lease = register(&registry, "web/1", 1, 1).await;
     store.fail.store(true, std::sync::atomic::Ordering::Relaxed);
     let error = registry.deregister(key("web/1"), None).await.expect_err("unavailable");
@@ -252,7 +259,7 @@ async fn after_a_restart_who_does_not_heartbeat_expires() {
     let directory = tempfile::tempdir().expect("a directory");
     let open = || {
         let (store, opened) = crate::storage::redb::RedbStore::open(directory.path(), "store").expect("it opens");
-        Registry::start(Arc::new(store), opened, Limits::default(), Arc::new(Metrics::default()))
+        Registry::start(Arc::new(store), opened, unbraked(Limits::default()), Arc::new(Metrics::default()))
     };
     let (registry, running) = open();
     let lease = register(&registry, "web/1", 1, 1).await;
@@ -276,7 +283,7 @@ async fn after_a_restart_who_does_not_heartbeat_expires() {
 async fn a_limit_holds_for_those_who_come_at_once() {
     let (store, opened) = MemoryStore::open("store".into());
     let limits = Limits { instances_per_service: 10, ..Limits::default() };
-    let (registry, _) = Registry::start(Arc::new(store), opened, limits, Arc::new(Metrics::default()));
+    let (registry, _) = Registry::start(Arc::new(store), opened, unbraked(limits), Arc::new(Metrics::default()));
     let calls = (0..50u8).map(|number| {
         let (registry, key) = (registry.clone(), key(&format!("web/{number}")));
         async move { registry.register(None, None, None, vec![(key, spec(number).into())]).await.is_ok() }
@@ -319,4 +326,92 @@ async fn who_hears_of_a_change_finds_it_in_the_snapshot() {
     }
     register(&registry, "last/1", 1, 60).await;
     assert_eq!(reader.join().expect("no panic"), Ok(()));
+}
+
+fn verdict(registry: &Registry, name: &str) -> Option<Verdict> {
+    registry.snapshot().instance(&key(name)).map(|instance| instance.value.verdict())
+}
+
+/// Two of web, alone in their service.
+async fn two_fall_silent() -> (Registry, [LeaseId; 2]) {
+    let (store, opened) = MemoryStore::open("store".into());
+    let (registry, _) =
+        Registry::start(Arc::new(store), opened, Limits::default().into(), Arc::new(Metrics::default()));
+    let leases = [register(&registry, "web/1", 1, 30).await, register(&registry, "web/2", 2, 30).await];
+    sleep(Duration::from_millis(30_500)).await;
+    assert_eq!([verdict(&registry, "web/1"), verdict(&registry, "web/2")], [Some(Verdict::Suspect); 2]);
+    (registry, leases)
+}
+
+#[tokio::test(start_paused = true)]
+async fn suspects_come_back_with_their_heartbeats_or_go_in_the_end() {
+    let (registry, [first, _]) = two_fall_silent().await;
+    assert_eq!((registry.braking().groups.len(), registry.braking().overdue), (1, 2));
+    assert!(heartbeat(&registry, first).is_some(), "it is kept");
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(verdict(&registry, "web/1"), Some(Verdict::Healthy));
+    // The other one is no longer the last: it goes when that has been so for as long as a heartbeat takes.
+    for _ in 0..3 {
+        sleep(Duration::from_secs(5)).await;
+        assert!(heartbeat(&registry, first).is_some());
+    }
+    assert_eq!(verdict(&registry, "web/2"), None);
+    assert!(registry.braking().groups.is_empty());
+    let history = registry.snapshot().gone[&key("web/2")].value.history.clone();
+    assert_eq!(history.iter().count(), 2, "suspect, and expired");
+}
+
+#[tokio::test(start_paused = true)]
+async fn suspects_go_after_the_longest_time() {
+    let (registry, leases) = two_fall_silent().await;
+    sleep(Duration::from_secs(58)).await;
+    assert_eq!(verdict(&registry, "web/1"), Some(Verdict::Suspect));
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!([verdict(&registry, "web/1"), verdict(&registry, "web/2")], [None; 2]);
+    assert!(leases.iter().all(|lease| heartbeat(&registry, *lease).is_none()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn suspects_go_when_an_operator_says_so_and_may_register_again() {
+    let (registry, _) = two_fall_silent().await;
+    let outcome = registry.release_brake(Release::Named(crate::model::BrakeScope::Service, "default/web".into()));
+    assert_eq!(outcome.await.expect("released").released, 2);
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!([verdict(&registry, "web/1"), verdict(&registry, "web/2")], [None; 2]);
+    register(&registry, "web/1", 1, 30).await;
+    assert_eq!(verdict(&registry, "web/1"), Some(Verdict::Healthy));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_registers_again_while_it_is_kept_is_no_suspect() {
+    let (registry, [first, _]) = two_fall_silent().await;
+    assert_eq!(register(&registry, "web/1", 1, 30).await, first);
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(verdict(&registry, "web/1"), Some(Verdict::Healthy));
+    sleep(Duration::from_secs(25)).await;
+    assert_eq!(verdict(&registry, "web/1"), Some(Verdict::Healthy), "it has a whole TTL");
+}
+
+#[tokio::test]
+async fn a_suspect_of_before_a_restart_comes_back_with_its_heartbeat() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let open = || {
+        let (store, opened) = crate::storage::redb::RedbStore::open(directory.path(), "store").expect("it opens");
+        Registry::start(Arc::new(store), opened, Limits::default().into(), Arc::new(Metrics::default()))
+    };
+    let (registry, running) = open();
+    let lease = register(&registry, "web/1", 1, 1).await;
+    let mut published = registry.published();
+    while verdict(&registry, "web/1") != Some(Verdict::Suspect) {
+        published.changed().await.expect("running");
+    }
+    drop((registry, published));
+    running.await.expect("it ends with its last handle");
+    let (registry, _running) = open();
+    assert_eq!(verdict(&registry, "web/1"), Some(Verdict::Suspect), "until it is heard");
+    let mut published = registry.published();
+    assert!(heartbeat(&registry, lease).is_some());
+    while verdict(&registry, "web/1") != Some(Verdict::Healthy) {
+        published.changed().await.expect("running");
+    }
 }

@@ -288,7 +288,7 @@ impl World {
     fn start() -> Self {
         let (store, opened) = MemoryStore::open("store".into());
         let metrics = Arc::new(Metrics::default());
-        let registry = Registry::start(Arc::new(store), opened, Limits::default(), metrics).0;
+        let registry = Registry::start(Arc::new(store), opened, Limits::default().into(), metrics).0;
         Self { snapshots: BTreeMap::from([(Revision(0), registry.snapshot())]), registry }
     }
 

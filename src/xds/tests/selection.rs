@@ -24,8 +24,9 @@ impl Mesh {
     fn start() -> Self {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let (store, opened) = MemoryStore::open("store".into());
-        let start =
-            async { Registry::start(Arc::new(store), opened, Limits::default(), Arc::new(Metrics::default())).0 };
+        let start = async {
+            Registry::start(Arc::new(store), opened, Limits::default().into(), Arc::new(Metrics::default())).0
+        };
         let registry = runtime.block_on(start);
         let cache = Arc::new(Cache::new(registry.clone(), Readiness::Ready));
         Self { runtime, registry, cache }

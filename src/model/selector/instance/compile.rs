@@ -20,16 +20,18 @@ const METHODS: [&str; 8] =
 const FUNCTIONS: [&str; 8] = ["bool", "double", "has", "int", "matches", "size", "string", "uint"];
 const LOOPS: [&str; 5] = ["all", "exists", "exists_one", "filter", "map"];
 
-/// The whole of a condition.
-pub fn condition(root: &IdedExpr, knows: Knows) -> Result<Node, Fault> {
+/// The whole of a condition, and whether it asks for the load.
+pub fn condition(root: &IdedExpr, knows: Knows) -> Result<(Node, bool), Fault> {
     bounds::check(root)?;
-    Compiler { knows, bound: None }.boolean(root)
+    let mut compiler = Compiler { knows, bound: None, uses_load: false };
+    Ok((compiler.boolean(root)?, compiler.uses_load))
 }
 
 struct Compiler<'a> {
     knows: Knows,
     /// What the loop around names, and what it is.
     bound: Option<(&'a str, Type)>,
+    uses_load: bool,
 }
 
 /// An expression, or a part of `instance` that is no value but has fields.
@@ -152,7 +154,8 @@ impl<'a> Compiler<'a> {
     }
 
     /// None if it is not known here.
-    fn entry(&self, entry: Entry, test: bool) -> Option<Compiled> {
+    fn entry(&mut self, entry: Entry, test: bool) -> Option<Compiled> {
+        self.uses_load |= matches!(entry, Entry::Object(Object::Load, _));
         Some(match entry {
             Entry::Object(Object::Load, _) if self.knows == Knows::Stored => return None,
             Entry::Field(field, _) if test => Compiled::Node(Node::HasField(field), Type::Bool),

@@ -1,0 +1,111 @@
+//! The shell of the brake: what has become of leases → who is kept, restored or expired. The rules are `brake`'s.
+
+use std::sync::Arc;
+
+use super::{
+    brake::{Braking, Decision, Now, Release},
+    command::Command,
+    pace,
+    task::Task,
+    timers::Notice,
+};
+use crate::model::{CheckStatus, Incarnation, InstanceKey, LeaseId};
+
+impl Task {
+    /// What has become of leases.
+    pub(super) fn note(&mut self, notices: Vec<Notice>) {
+        for notice in notices {
+            self.metrics.lease_notice(notice.as_str());
+            match notice {
+                Notice::Overdue(lease) => self.brake.overdue(lease, &self.state),
+                Notice::Returned(lease) => self.restore(lease),
+                Notice::Lapsed(lease) => self.lapse(lease),
+            }
+        }
+        self.show_brake();
+    }
+
+    fn lapse(&mut self, lease: LeaseId) {
+        let (observed_ms, heard_ms) = (self.clock.now_ms(), self.leases.last_heard_ms());
+        let interval = self.state.lease_ttl(lease).map(pace::longest_interval).unwrap_or_default();
+        let silent = u128::from(observed_ms.saturating_sub(heard_ms)) > interval.as_millis() * 3 / 2;
+        let believed = self.trust.believed();
+        let snapshot = self.state.snapshot();
+        let fails = |key: &InstanceKey| {
+            let instance = snapshot.instance(key);
+            instance.is_some_and(|of| of.value.checks.iter().any(|check| check.status == CheckStatus::Failing))
+        };
+        let now = Now { observed_ms, unix: self.clock.unix() };
+        match self.brake.lapse(lease, &self.state, now, silent, |key| believed && fails(key)) {
+            Decision::Expire => self.enqueue_own(Command::Expire(lease)),
+            Decision::Keep(scope) => {
+                self.leases.keep_lapsed(lease);
+                self.enqueue_own(Command::Lapse { lease, scope });
+            }
+        }
+    }
+
+    /// One that was overdue or had lapsed is heard.
+    fn restore(&mut self, lease: LeaseId) {
+        let kept = self.brake.returned(lease, &self.state);
+        if kept || self.state.members(lease).any(|instance| instance.value.lapsed.is_some()) {
+            self.enqueue_own(Command::Restore(lease));
+        }
+    }
+
+    /// Looks at those that are kept, every second or so.
+    pub(super) fn look_at_kept(&mut self) {
+        let now_ms = self.clock.now_ms();
+        let going = self.brake.tick(&self.state, now_ms);
+        self.let_go(&going);
+        let brakes: Vec<(InstanceKey, Incarnation, _)> = self
+            .brake
+            .believe(self.trust.believed(), now_ms)
+            .into_iter()
+            .map(|(key, incarnation)| (key, incarnation, None))
+            .collect();
+        for some in brakes.chunks(self.limits.instances_per_call) {
+            self.enqueue_own(Command::SetBrakes(some.to_vec()));
+        }
+        self.show_brake();
+    }
+
+    /// An operator ends it; how many leases go.
+    pub(super) fn release_brake(&mut self, release: &Release) -> usize {
+        let going = self.brake.release(release);
+        tracing::info!(leases = going.len(), ?release, "an operator ends the brake");
+        self.let_go(&going);
+        self.show_brake();
+        going.len()
+    }
+
+    fn let_go(&mut self, leases: &[LeaseId]) {
+        for lease in leases {
+            // One that was heard just now has told so already.
+            if self.leases.expire_kept(*lease) {
+                self.enqueue_own(Command::Expire(*lease));
+            }
+        }
+    }
+
+    /// Shows what is being braked, if that has changed.
+    fn show_brake(&mut self) {
+        let groups = self.brake.status(&self.state);
+        let shown = self.braking.load();
+        let (leases, overdue) = (self.state.lease_count(), self.brake.overdue_count());
+        if shown.groups == groups && (shown.leases, shown.overdue) == (leases, overdue) {
+            return;
+        }
+        for group in groups.iter().filter(|group| shown.groups.iter().all(|other| other.group != group.group)) {
+            let (scope, name) = (group.group.scope().as_str(), &group.group);
+            tracing::warn!(scope, %name, overdue = group.overdue, of = group.of,
+                "too many fell silent at once: those whose lease lapses are kept, as suspects");
+        }
+        for group in shown.groups.iter().filter(|group| groups.iter().all(|other| other.group != group.group)) {
+            let (scope, name) = (group.group.scope().as_str(), &group.group);
+            tracing::info!(scope, %name, "the brake has ended");
+        }
+        self.metrics.braking(groups.iter().map(|group| (group.group.scope().as_str(), group.leases)));
+        self.braking.store(Arc::new(Braking { groups, leases, overdue, at_ms: self.clock.now_ms() }));
+    }
+}
