@@ -22,3 +22,5 @@ mod registration;
 mod resources;
 mod services;
 mod watch;
+mod watch_selectors;
+mod watch_slow;
