@@ -345,9 +345,5 @@ fn answer(request: RegisterRequest) -> RegisterResponse {
         revision: 1,
         ..Instance::default()
     });
-<<<<<<< HEAD
     RegisterResponse { instances: instances.collect(), lease: Some(lease), revision: 1, ..RegisterResponse::default() }
-=======
-    RegisterResponse { instances: instances.collect(), lease: Some(lease), revision: 1, ..Default::default() }
->>>>>>> main
 }

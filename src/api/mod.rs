@@ -1,11 +1,8 @@
 //! The public API: one set of calls, in the API's own messages. `grpc` and `http` are thin shells over them, with the
 //! same names, limits and errors (`error`).
 
-<<<<<<< HEAD
-pub mod elsewhere;
-=======
 mod brake;
->>>>>>> main
+pub mod elsewhere;
 pub mod error;
 mod explain;
 pub mod grpc;

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use convoy_client::proto::{LeaseOutcome, RegisterRequest, WatchKind, WatchRequest};
 use rand::{RngExt, rngs::StdRng};
+use serde_json::json;
 use tokio::{sync::Mutex, task::JoinSet};
 
 use crate::support::{

@@ -8,7 +8,7 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
 
-use crate::support::{ads::connect, server::Convoy, within};
+use crate::support::{ads::connect, sample::unpaced, server::Convoy, within};
 
 const WEB: &str = "/v1/namespaces/default/services/web";
 
