@@ -125,10 +125,8 @@ impl Server {
         let (stopping, stopped) = watch::channel(false);
         let (mut core, servers) = (JoinSet::new(), JoinSet::new());
 
-        let (registry, running) = {
-            let settings = Settings { limits: config.limits.clone(), brake: config.brake.clone() };
-            Registry::start_beside(intake.handle(), storage, opened, settings, metrics.clone())
-        };
+        let settings = Settings { limits: config.limits.clone(), brake: config.brake.clone() };
+        let (registry, running) = Registry::start_beside(intake.handle(), storage, opened, settings, metrics.clone());
         let registry_task = AbortOnDrop(running);
         core.spawn(async move { registry_task.await.context("the registry has failed") });
 

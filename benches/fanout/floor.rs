@@ -345,5 +345,5 @@ fn answer(request: RegisterRequest) -> RegisterResponse {
         revision: 1,
         ..Instance::default()
     });
-    RegisterResponse { instances: instances.collect(), lease: Some(lease), revision: 1, ..RegisterResponse::default() }
+    RegisterResponse { instances: instances.collect(), lease: Some(lease), revision: 1, ..Default::default() }
 }

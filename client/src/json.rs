@@ -163,7 +163,8 @@ named!(
     BarrierOutcome "BARRIER_OUTCOME_", MissingReason "MISSING_REASON_",
     BrakeScope "BRAKE_SCOPE_",
     OverrideHealth "OVERRIDE_HEALTH_",
-    StepOutcome "STEP_OUTCOME_"
+    StepOutcome "STEP_OUTCOME_",
+    WatchChange "WATCH_CHANGE_"
 );
 
 fn short_name<E: Named>(value: E) -> String {
@@ -193,6 +194,16 @@ pub(crate) fn is_unspecified(value: &i32) -> bool {
 pub(crate) fn read_enum<'de, E: Named, D: Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error> {
     let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
     parse_enum::<E>(&text).map(Named::number).map_err(D::Error::custom)
+}
+
+pub(crate) fn write_enums<E: Named, S: Serializer>(values: &[i32], serializer: S) -> Result<S::Ok, S::Error> {
+    let name = |value: &i32| E::try_from(*value).map_or_else(|_| value.to_string(), short_name);
+    serializer.collect_seq(values.iter().map(name))
+}
+
+pub(crate) fn read_enums<'de, E: Named, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<i32>, D::Error> {
+    let names = Vec::<std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+    names.iter().map(|name| parse_enum::<E>(name).map(Named::number).map_err(D::Error::custom)).collect()
 }
 
 /// A moment as the API writes it.

@@ -1,8 +1,13 @@
 //! The gRPC shell: each call is the API's own. Health and reflection beside it.
 
-use std::{net::IpAddr, pin::Pin};
+use std::{
+    future::{Ready, ready},
+    net::IpAddr,
+    pin::Pin,
+};
 
-use axum::middleware::map_response;
+use axum::{middleware::map_response, routing::post};
+use bytes::Bytes;
 use convoy_client::proto::{
     self,
     brakes_server::{Brakes, BrakesServer},
@@ -13,9 +18,23 @@ use convoy_client::proto::{
 };
 use futures_util::{Stream, StreamExt};
 use tokio::{runtime::Handle, sync::watch};
-use tonic::{Code, Request, Response, Status, Streaming, service::Routes};
+use tonic::{
+    Code, Request, Response, Status, Streaming,
+    body::Body,
+    codegen::http,
+    server::{Grpc, ServerStreamingService},
+    service::Routes,
+};
 
-use super::{Api, elsewhere::Elsewhere, error::Problem};
+use super::{
+    Api,
+    elsewhere::Elsewhere,
+    error::Problem,
+    watch::{MessageStream, Messages},
+};
+
+/// Answered by a route of its own, which is found before that of the service.
+const WATCH: &str = "/convoy.v1.Registry/Watch";
 
 /// The shell. Streams end when Convoy stops.
 #[derive(Clone, Debug)]
@@ -31,6 +50,7 @@ const HEARTBEATS: [&str; 2] = ["/convoy.v1.Registry/Heartbeat", "/convoy.v1.Regi
 pub async fn routes(api: Api, stopping: watch::Receiver<bool>, threads: Handle) -> anyhow::Result<Routes> {
     let limit = api.registry.limits().request_bytes;
     let shell = Shell { api, stopping };
+    let watch = shell.clone();
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<RegistryServer<Shell>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
@@ -46,7 +66,9 @@ pub async fn routes(api: Api, stopping: watch::Receiver<bool>, threads: Handle) 
         .add_service(health_service)
         .add_service(reflection);
     let elsewhere = Elsewhere::new(threads, |request| HEARTBEATS.contains(&request.uri().path()));
-    Ok(Routes::from(routes.into_axum_router().layer(map_response(refusal)).layer(elsewhere)))
+    let answer = move |request: axum::extract::Request| watch.clone().answer_watch(request, limit);
+    let router = routes.into_axum_router().route(WATCH, post(answer));
+    Ok(Routes::from(router.layer(map_response(refusal)).layer(elsewhere)))
 }
 
 /// The transport refuses by itself what it cannot read, before any call is made of it: the answer is the table's.
@@ -85,6 +107,22 @@ impl Shell {
             let _ = stopping.wait_for(|stopping| *stopping).await;
         };
         Box::pin(stream.take_until(Box::pin(stopped)))
+    }
+
+    /// A watch, whose messages are bytes already.
+    async fn answer_watch(self, request: axum::extract::Request, limit: usize) -> http::Response<Body> {
+        Grpc::new(Messages).max_decoding_message_size(limit).server_streaming(self, request).await
+    }
+}
+
+impl ServerStreamingService<proto::WatchRequest> for Shell {
+    type Response = Bytes;
+    type ResponseStream = MessageStream;
+    type Future = Ready<Result<Response<MessageStream>, Status>>;
+
+    fn call(&mut self, request: Request<proto::WatchRequest>) -> Self::Future {
+        let watching = self.api.watch(request.get_ref()).map_err(Status::from);
+        ready(watching.map(|watching| Response::new(self.until_stopped(watching.messages().map(Ok)))))
     }
 }
 
@@ -179,7 +217,7 @@ impl Registry for Shell {
     type WatchStream = Events<proto::WatchEvent>;
 
     async fn watch(&self, request: Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let events = self.api.watch(request.get_ref())?;
+        let events = self.api.watch(request.get_ref())?.events();
         Ok(Response::new(self.until_stopped(events.map(Ok))))
     }
 }

@@ -2,21 +2,17 @@
 
 mod proxies;
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Json, Router,
     body::Bytes,
     extract::{ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State},
     http::{HeaderMap, header::CONTENT_TYPE, request::Parts},
-    response::{
-        IntoResponse, Sse,
-        sse::{Event, KeepAlive},
-    },
+    response::{IntoResponse, Response},
     routing::{get, post, put},
 };
 use convoy_client::proto;
-use futures_util::{Stream, StreamExt};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use tokio::{runtime::Handle, sync::watch};
@@ -30,8 +26,6 @@ use super::{
 };
 use crate::model::{Invalid, limits::quoted};
 
-/// A comment goes down an idle event stream this often, so that both ends know that the other is there.
-const SSE_KEEP_ALIVE: Duration = Duration::from_secs(15);
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 #[derive(Clone, Debug)]
@@ -368,12 +362,12 @@ async fn list_services(
     shell.api.list_services(&proto::ListServicesRequest { namespace }).map(Json)
 }
 
-/// Server-sent events: `event` is the kind, `id` the token, `data` the event. `Last-Event-ID` resumes.
+/// Server-sent events. `Last-Event-ID` resumes.
 async fn watch_events(
     State(shell): Shared,
     headers: HeaderMap,
     query: Result<Query<proto::WatchRequest>, QueryError>,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+) -> Result<Response, Problem> {
     let mut request = parsed(query)?;
     if let Some(last) = headers.get("last-event-id").and_then(|id| id.to_str().ok()) {
         last.clone_into(&mut request.resume);
@@ -383,12 +377,7 @@ async fn watch_events(
         // An error is the sender's end: Convoy has stopped.
         let _ = stopping.wait_for(|stopping| *stopping).await;
     };
-    let events = shell.api.watch(&request)?.map(|event| {
-        let sse = Event::default().event(event.kind().to_string()).id(&event.token);
-        // The API's own messages can always be written.
-        Ok(sse.json_data(&event).unwrap_or_default())
-    });
-    Ok(Sse::new(events.take_until(Box::pin(stopped))).keep_alive(KeepAlive::new().interval(SSE_KEEP_ALIVE)))
+    Ok(shell.api.watch(&request)?.event_stream(stopped))
 }
 
 async fn metrics(State(shell): Shared) -> impl IntoResponse {

@@ -9,16 +9,16 @@ pub mod grpc;
 pub mod http;
 mod proxies;
 mod resources;
+mod watch;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use convoy_client::proto::{self, LeaseOutcome};
-use futures_util::Stream;
 
 use self::error::Problem;
 use crate::{
     model::{
-        Incarnation, Instance, Invalid, LeaseId, Namespace, Revision, ServiceName,
+        Incarnation, Instance, Invalid, LeaseId, Namespace, Revision,
         limits::at_most,
         parse,
         wire::{self, duration},
@@ -28,8 +28,7 @@ use crate::{
         command::{Error, Versioned},
         digest::Digest,
         lease::Known,
-        state::{EventKind, ServiceState},
-        watch::{Filter, Step, Watch},
+        state::ServiceState,
     },
     telemetry::Metrics,
     xds::convergence::Survey,
@@ -174,51 +173,6 @@ impl Api {
         let key = parse::service_key(&request.namespace, &request.service)?;
         let outcome = self.registry.delete_service(key).await?;
         Ok(proto::DeleteServiceResponse { revision: outcome.revision.0 })
-    }
-
-    pub fn watch(
-        &self,
-        request: &proto::WatchRequest,
-    ) -> Result<impl Stream<Item = proto::WatchEvent> + Send + use<>, Problem> {
-        let filter = Filter {
-            namespace: optional(&request.namespace, |name| Namespace::parse("namespace", name))?,
-            service: optional(&request.service, |name| ServiceName::parse("service", name))?,
-        };
-        let resume = (!request.resume.is_empty()).then_some(request.resume.as_str());
-        let watch = self.registry.watch(filter, resume)?;
-        Ok(futures_util::stream::unfold((self.clone(), watch), |(api, mut watch): (Self, Watch)| async move {
-            let (step, resume) = watch.next().await?;
-            let event = api.watch_event(step, resume);
-            Some((event, (api, watch)))
-        }))
-    }
-
-    fn watch_event(&self, step: Step, resume: Option<Revision>) -> proto::WatchEvent {
-        let token = self.registry.token(resume);
-        let mut event = proto::WatchEvent { token, revision: resume.unwrap_or_default().0, ..Default::default() };
-        let kind = match step {
-            Step::Reset => proto::WatchKind::Reset,
-            Step::Synced => proto::WatchKind::Synced,
-            Step::Present(instance) => {
-                event.revision = instance.revision.0;
-                event.instance = Some(self.instance(&instance));
-                proto::WatchKind::Added
-            }
-            Step::Happened(happened) => {
-                event.revision = happened.revision.0;
-                event.instance = Some(self.instance(&happened.instance));
-                match happened.kind {
-                    EventKind::Added => proto::WatchKind::Added,
-                    EventKind::Changed => proto::WatchKind::Changed,
-                    EventKind::Removed(cause) => {
-                        event.cause = wire::cause(cause).into();
-                        proto::WatchKind::Removed
-                    }
-                }
-            }
-        };
-        event.kind = kind.into();
-        event
     }
 
     fn instance(&self, from: &Versioned<Instance>) -> proto::Instance {

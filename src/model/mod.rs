@@ -27,6 +27,7 @@ pub use limits::{Invalid, Limits};
 pub use node::{Node, NodeSelector};
 pub use raw::{RawKey, RawResource};
 pub use resource_type::ResourceType;
+pub use selector::InstanceSelector;
 pub use service::{Exports, Service, ServicePatch, ServicePort};
 
 /// A moment in Unix milliseconds: for people and for records, never to time anything.

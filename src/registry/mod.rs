@@ -11,6 +11,8 @@ mod keeping;
 pub mod lease;
 pub mod pace;
 mod plan;
+pub mod query;
+pub mod selector_index;
 pub mod state;
 mod task;
 pub mod timers;
@@ -48,7 +50,7 @@ use self::{
     pace::Pace,
     state::{Dirty, Snapshot, State},
     timers::{Marker, Timers},
-    watch::EventLog,
+    watch::{EventLog, Watches},
 };
 use crate::{
     dirty::DirtySet,
@@ -82,7 +84,7 @@ struct Inner {
     events: Arc<EventLog>,
     dirty: Arc<DirtySet<Dirty>>,
     commands: mpsc::Sender<Queued>,
-    watchers: Arc<()>,
+    watches: Watches,
     /// The last write has failed.
     store_fails: Arc<AtomicBool>,
     /// What the store held when it was opened.
@@ -178,7 +180,7 @@ impl Registry {
             events: Arc::new(EventLog::new(opened.revision)),
             dirty: Arc::default(),
             commands,
-            watchers: Arc::new(()),
+            watches: Watches::default(),
             store_fails: Arc::default(),
             opened_with,
             trust: Arc::default(),

@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use convoy_client::proto::{LeaseOutcome, RegisterRequest, WatchKind, WatchRequest};
 use rand::{RngExt, rngs::StdRng};
-use serde_json::json;
 use tokio::{sync::Mutex, task::JoinSet};
 
 use crate::support::{
@@ -121,7 +120,7 @@ async fn a_restart_is_no_change_for_agents_and_watchers() {
     let request = WatchRequest { resume: token, ..Default::default() };
     let mut watch = Watch::open(&child.api, Face::Http, request).await.expect("a watch");
     let again = child.api.register(long(instances("web", 1..3))).await.expect("said again");
-    assert_eq!(unpaced(json!(again)), unpaced(json!(first)));
+    assert_eq!(unpaced(serde_json::json!(again)), unpaced(serde_json::json!(first)));
     child.api.register(long(instances("probe", 1..2))).await.expect("registered");
     assert_eq!(watch.told().await, (WatchKind::Added, "probe-1".into()));
 }

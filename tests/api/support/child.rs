@@ -33,8 +33,10 @@ impl Home {
         let directory = tempfile::tempdir().expect("a directory");
         let addresses = ["http", "grpc", "xds"].map(|port| format!("{port}_address: 127.0.0.1:0\n")).concat();
         let log = "log: warn,convoy::server=info\nlog_json: true\n";
+        // Most tests have a single instance, and would see it kept.
+        let brake = if settings.contains("brake:") { "" } else { "brake: {enabled: false}\n" };
         let data = format!("data_dir: {}\n", directory.path().join("data").display());
-        std::fs::write(directory.path().join("convoy.yaml"), [&addresses, log, &data, settings].concat())
+        std::fs::write(directory.path().join("convoy.yaml"), [&addresses, log, brake, &data, settings].concat())
             .expect("written");
         Self { directory }
     }
