@@ -12,8 +12,9 @@ use convoy_client::proto::{
     HeartbeatRequest, HeartbeatResponse, LeaseHeartbeat, LeaseOutcome, ListInstancesRequest, RegisterRequest,
     registry_client::RegistryClient,
 };
+use futures_util::FutureExt;
 use rustix::process::Signal;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
 
@@ -27,6 +28,8 @@ use crate::support::{
     within,
 };
 
+/// A round in which this process did not get to heartbeat says nothing.
+const ROUNDS: usize = 5;
 /// The shortest that there is.
 const TTL: Duration = Duration::from_secs(1);
 
@@ -101,8 +104,22 @@ async fn nobody_expires_because_convoy_was_stopped() {
     until("those that are silent lapse", async || (told(&child.api, "lapsed").await == 10).then_some(())).await;
 }
 
-/// Heartbeats of some agents, on a thread of their own: what else this process does must not keep them waiting.
-fn beating(addresses: Addresses, agents: u32, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<(Duration, usize)> {
+/// What came of the heartbeats of some agents.
+#[derive(Debug, Default)]
+struct Beaten {
+    /// The longest time in which this process did not get to send: no fault of Convoy's.
+    unsent: Duration,
+    refused: usize,
+}
+
+/// Heartbeats of some agents, on a thread of their own: what else this process does must not keep them waiting. They are
+/// sent in time, whether or not the last one has been answered.
+fn beating(
+    addresses: Addresses,
+    agents: u32,
+    stop: Arc<AtomicBool>,
+    started: oneshot::Sender<()>,
+) -> std::thread::JoinHandle<Beaten> {
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
@@ -110,51 +127,64 @@ fn beating(addresses: Addresses, agents: u32, stop: Arc<AtomicBool>) -> std::thr
             for number in 0..agents {
                 all.push(Agent::start(addresses, number).await);
             }
-            let (mut longest, mut refused, mut last) = (Duration::ZERO, 0, Instant::now());
+            started.send(()).expect("the test waits");
+            let (mut beaten, mut last) = (Beaten::default(), Instant::now());
+            let mut tick = tokio::time::interval(TTL / 10);
             while !stop.load(Relaxed) {
-                for agent in &mut all {
-                    refused += usize::from(agent.heartbeat().await != LeaseOutcome::Kept);
-                }
-                longest = longest.max(last.elapsed());
+                all.iter().for_each(Agent::send);
+                beaten.unsent = beaten.unsent.max(last.elapsed());
                 last = Instant::now();
-                tokio::time::sleep(TTL / 10).await;
+                tick.tick().await;
+                for agent in &mut all {
+                    while let Some(Ok(answer)) = agent.answers.message().now_or_never() {
+                        let answer = answer.expect("the stream goes on");
+                        beaten.refused += usize::from(answer.leases[0].outcome() != LeaseOutcome::Kept);
+                    }
+                }
             }
-            (longest, refused)
+            beaten
         })
     })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_expires_because_queries_and_watches_keep_convoy_busy() {
+    for _ in 0..ROUNDS {
+        let (beaten, lapsed) = keep_busy().await;
+        println!("{beaten:?}, {lapsed} lapsed");
+        if (lapsed, beaten.refused) == (0, 0) {
+            return;
+        }
+        assert!(beaten.unsent > TTL / 2, "{lapsed} lapsed though they were heard: {beaten:?}");
+    }
+    panic!("this machine lets nobody send for longer than half a TTL, {ROUNDS} times");
+}
+
+/// Agents heartbeat while others ask and watch as much as they can. How many leases lapsed.
+async fn keep_busy() -> (Beaten, u64) {
     const HAMMERS: usize = 8;
     let convoy = Convoy::start().await;
-    for first in (0..2_000).step_by(50) {
-        convoy
-            .api
-            .register(RegisterRequest { ttl: seconds(3_600), ..instances("web", first..first + 50) })
-            .await
-            .expect("registered");
+    for first in (0..1_000).step_by(50) {
+        let request = RegisterRequest { ttl: seconds(3_600), ..instances("web", first..first + 50) };
+        convoy.api.register(request).await.expect("registered");
     }
     let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let agents = beating(convoy.addresses, 20, stop.clone());
+    let (started, all_started) = oneshot::channel();
+    let agents = beating(convoy.addresses, 20, stop.clone(), started);
+    within("the agents' start", all_started).await.expect("they start");
     let mut hammers = tokio::task::JoinSet::new();
     for hammer in 0..HAMMERS {
         let (convoy, stop, asked) = (Api::new(convoy.addresses), stop.clone(), asked.clone());
+        let mut registry = convoy.registry.clone().max_decoding_message_size(usize::MAX);
         hammers.spawn(async move {
             while !stop.load(Relaxed) {
-                if hammer % 2 == 0 {
-                    convoy.http.get("/v1/namespaces/default/services/web/instances").await.ok();
-                } else if hammer % 4 == 1 {
-                    let of = ListInstancesRequest { service: "web".into(), ..Default::default() };
-                    convoy
-                        .registry
-                        .clone()
-                        .max_decoding_message_size(usize::MAX)
-                        .list_instances(of)
-                        .await
-                        .expect("a list");
-                } else {
-                    Watch::all(&convoy, Face::Http).await.synced().await;
+                let of = ListInstancesRequest { service: "web".into(), ..Default::default() };
+                match hammer % 4 {
+                    0 | 2 => {
+                        convoy.http.get("/v1/namespaces/default/services/web/instances").await.ok();
+                    }
+                    1 => drop(registry.list_instances(of).await.expect("a list")),
+                    _ => drop(Watch::all(&convoy, Face::Http).await.synced().await),
                 }
                 asked.fetch_add(1, Relaxed);
             }
@@ -162,16 +192,13 @@ async fn nobody_expires_because_queries_and_watches_keep_convoy_busy() {
     }
     // Several TTLs, and enough to keep it busy.
     let begun = Instant::now();
-    until("it was busy for a while", async || {
-        (begun.elapsed() > TTL * 4 && asked.load(Relaxed) > 10 * HAMMERS).then_some(())
-    })
-    .await;
-    let (lapsed, overdue) = (told(&convoy.api, "lapsed").await, told(&convoy.api, "overdue").await);
+    let busy = async || (begun.elapsed() > TTL * 4 && asked.load(Relaxed) > 5 * HAMMERS).then_some(());
+    until("it was busy for a while", busy).await;
+    let lapsed = told(&convoy.api, "lapsed").await;
     stop.store(true, Relaxed);
     while let Some(ended) = hammers.join_next().await {
         ended.expect("no call failed");
     }
-    let (longest, refused) = tokio::task::spawn_blocking(|| agents.join()).await.expect("joined").expect("no panic");
-    println!("{} calls; the longest time between two heartbeats of one agent: {longest:?}", asked.load(Relaxed));
-    assert_eq!((lapsed, refused), (0, 0), "{overdue} were overdue; longest {longest:?}");
+    let beaten = tokio::task::spawn_blocking(|| agents.join()).await.expect("joined").expect("no panic");
+    (beaten, lapsed)
 }
