@@ -90,7 +90,7 @@ pub(super) struct Task {
     /// What clients asked for, and what timers did: neither keeps the other from its turn.
     asked: VecDeque<Pending>,
     due: VecDeque<Pending>,
-    /// In boxes: they move from one list to the next, and a list of them would be a large one.
+    #[expect(clippy::vec_box, reason = "they move from one list to the next, and a list of them would be a large one")]
     round: Vec<Box<InFlight>>,
     pub(super) brake: Brake,
     pub(super) trust: Arc<Trust>,
