@@ -96,13 +96,13 @@ impl Api {
         let wait = parse::wait("wait", request.wait)?;
         // Nothing is drained if nobody could wait for it.
         let wait = wait.map(|wait| self.survey.place().map(|place| (wait, place))).transpose()?;
-        let service = key.service.clone();
+        let drained = key.clone();
         let outcome = self.registry.drain(key, request.incarnation.map(Incarnation), time).await?;
         let instance = outcome.instances.first();
         // One that drained before did so at the revision it has.
         let revision = instance.map_or(outcome.revision, |instance| instance.revision);
         let barrier = match wait {
-            Some((wait, place)) => Some(self.barrier(&service, revision, wait, place).await),
+            Some((wait, place)) => Some(self.barrier(&drained, revision, wait, place).await),
             None => None,
         };
         let drain_time = instance.and_then(|instance| instance.value.drain).map_or(Duration::ZERO, |drain| drain.time);
@@ -139,7 +139,7 @@ impl Api {
         let key = parse::service_key(&request.namespace, &request.service)?;
         let snapshot = self.registry.snapshot();
         let service = snapshot.services.get(&key).ok_or_else(|| Error::no_service(&key))?;
-        let instances = service.instances.values().map(|instance| self.instance(instance)).collect();
+        let instances = service.all().map(|instance| self.instance(instance)).collect();
         Ok(proto::ListInstancesResponse { instances, revision: snapshot.revision.0 })
     }
 
@@ -207,7 +207,7 @@ fn check_heartbeat(heartbeat: &proto::LeaseHeartbeat) -> Result<(LeaseId, Option
 
 fn service_of(state: &Arc<ServiceState>) -> proto::Service {
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    let (instances, healthy) = (count(state.instances.len()), count(state.healthy()));
+    let (instances, healthy) = (count(state.instances.len() + state.members.len()), count(state.healthy()));
     wire::service(&state.key, &state.service.value, state.service.revision, instances, healthy)
 }
 

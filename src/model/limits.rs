@@ -60,6 +60,8 @@ pub struct Limits {
     pub instances_per_lease: usize,
     pub leases_per_heartbeat: usize,
     pub watchers: usize,
+    /// Services whose members are found by a selector.
+    pub virtual_services: usize,
     /// Resources that are written and not generated, of all types.
     pub raw_resources: usize,
 }
@@ -82,6 +84,7 @@ impl Default for Limits {
             instances_per_lease: 1_000,
             leases_per_heartbeat: 1_000,
             watchers: 10_000,
+            virtual_services: 1_000,
             raw_resources: 10_000,
         }
     }

@@ -28,7 +28,7 @@ pub use node::{Node, NodeSelector};
 pub use raw::{RawKey, RawResource};
 pub use resource_type::ResourceType;
 pub use selector::InstanceSelector;
-pub use service::{Exports, Service, ServicePatch, ServicePort};
+pub use service::{Exports, Failover, Service, ServicePatch, ServicePort};
 
 /// A moment in Unix milliseconds: for people and for records, never to time anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

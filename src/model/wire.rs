@@ -208,6 +208,11 @@ pub fn service(key: &ServiceKey, from: &Service, revision: Revision, instances: 
         revision: revision.0,
         export_to: Some(proto::ExportTo { namespaces: exports(&from.exports) }),
         brake: Some(proto::BrakePolicy { off: !from.brake }),
+        failover: from.failover.map(|failover| proto::Failover {
+            by_locality: true,
+            overprovisioning_factor: failover.overprovisioning_factor,
+        }),
+        selector: from.selector.as_ref().map(|selector| selector.as_str().to_owned()).unwrap_or_default(),
     }
 }
 

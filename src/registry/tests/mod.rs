@@ -7,6 +7,7 @@ mod histories;
 mod raw;
 mod registering;
 mod running;
+mod selecting;
 
 use std::{sync::Arc, time::Duration};
 
