@@ -15,9 +15,13 @@ const FILES: &[&str] = &[
     "convoy/v1/resources.proto",
     "convoy/v1/explain.proto",
     "convoy/v1/brake.proto",
+    "convoy/v1/agent_cards.proto",
+    "convoy/v1/query.proto",
 ];
 /// Messages of others' APIs, shown as JSON.
 const ANYS: [&str; 1] = [".convoy.v1.ProxyResource.resource"];
+/// Texts that are JSON documents themselves.
+const DOCUMENTS: [&str; 2] = [".convoy.v1.Registration.agent_card", ".convoy.v1.AgentCard.card"];
 /// Messages of others' APIs that have no JSON here; see `Resource.body`.
 const HIDDEN: [&str; 2] = [".convoy.v1.Resource.body", ".convoy.v1.PutResourceRequest.body"];
 /// Enums that are left out when unspecified: only a removal has a cause.
@@ -58,6 +62,9 @@ fn attributes(path: &str, field: &FieldDescriptorProto) -> Vec<String> {
     match (field.r#type(), field.type_name()) {
         _ if HIDDEN.contains(&path) => vec!["skip".into()],
         _ if ANYS.contains(&path) => with("any"),
+        _ if DOCUMENTS.contains(&path) => {
+            vec!["with = \"crate::json::document\"".into(), "skip_serializing_if = \"String::is_empty\"".into()]
+        }
         (_, ".google.protobuf.Duration") => with("duration"),
         (_, ".google.protobuf.Timestamp") => with("time"),
         (Type::Enum, _) => {

@@ -26,7 +26,7 @@ use tonic::{
 use crate::{
     api::{self, Api},
     config::{Config, StorageKind},
-    registry::{Registry, Settings},
+    registry::{Registry, Settings, query::Queries},
     storage::{Opened, Storage, memory::MemoryStore, redb::RedbStore},
     telemetry::Metrics,
     xds::{
@@ -141,7 +141,9 @@ impl Server {
 
         let proxies = Arc::new(Proxies::default());
         let survey = Survey::new(cache.clone(), proxies.clone(), stopped.clone());
-        let api = Api { registry: registry.clone(), survey, metrics: metrics.clone() };
+        let queries = Queries::new(registry.clone());
+        core.spawn(forever(queries.clone().maintain()));
+        let api = Api { registry: registry.clone(), queries, survey, metrics: metrics.clone() };
         let admission = Admission::new(config.cold_starts, config.max_stream_age);
         let server = Self {
             http: http.local_addr()?,

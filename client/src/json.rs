@@ -119,6 +119,25 @@ pub(crate) mod any {
     }
 }
 
+/// A text that is a JSON document itself, such as an agent card: in JSON it stands as what it says.
+pub(crate) mod document {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use serde_json::Value;
+
+    pub(crate) fn serialize<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+        // What is no JSON can still be shown.
+        let value = serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
+        value.serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+        Ok(match Value::deserialize(deserializer)? {
+            Value::Null => String::new(),
+            value => value.to_string(),
+        })
+    }
+}
+
 /// An enum of the API, by its names.
 pub(crate) trait Named: TryFrom<i32> + Copy {
     const PREFIX: &'static str;
@@ -161,7 +180,7 @@ named!(
     Protocol "PROTOCOL_", Verdict "VERDICT_", LeaseOutcome "LEASE_OUTCOME_", WatchKind "WATCH_KIND_",
     RemovalCause "REMOVAL_CAUSE_", Dialect "DIALECT_", SyncState "SYNC_STATE_",
     BarrierOutcome "BARRIER_OUTCOME_", MissingReason "MISSING_REASON_",
-    BrakeScope "BRAKE_SCOPE_",
+    BrakeScope "BRAKE_SCOPE_", QueryOrder "QUERY_ORDER_",
     OverrideHealth "OVERRIDE_HEALTH_",
     StepOutcome "STEP_OUTCOME_",
     WatchChange "WATCH_CHANGE_"

@@ -6,9 +6,11 @@ use axum::{middleware::map_response, routing::post};
 use bytes::Bytes;
 use convoy_client::proto::{
     self,
+    agent_cards_server::AgentCardsServer,
     brakes_server::{Brakes, BrakesServer},
     explain_server::{Explain, ExplainServer},
     proxies_server::{Proxies, ProxiesServer},
+    queries_server::QueriesServer,
     registry_server::{Registry, RegistryServer},
     resources_server::ResourcesServer,
 };
@@ -56,8 +58,10 @@ pub async fn routes(api: Api, stopping: watch::Receiver<bool>, threads: Handle) 
     let routes = Routes::default()
         .add_service(RegistryServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(ProxiesServer::new(shell.clone()).max_decoding_message_size(limit))
+        .add_service(QueriesServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(BrakesServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(ExplainServer::new(shell.clone()).max_decoding_message_size(limit))
+        .add_service(AgentCardsServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(ResourcesServer::new(shell).max_decoding_message_size(limit))
         .add_service(health_service)
         .add_service(reflection);

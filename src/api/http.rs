@@ -1,5 +1,6 @@
 //! The HTTP/JSON shell: paths and bodies → the API's calls.
 
+mod cards;
 mod proxies;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -22,7 +23,7 @@ use super::{
     Api,
     elsewhere::{Elsewhere, Sorted},
     error::Problem,
-    resources,
+    query, resources,
 };
 use crate::model::{Invalid, limits::quoted};
 
@@ -58,8 +59,11 @@ fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
         .route("/v1/leases/{id}/heartbeat", post(heartbeat_one))
         .route("/v1/heartbeats", post(heartbeat_many))
         .route("/v1/services", get(list_services))
+        .route("/v1/query", post(query::http::query))
+        .route("/v1/instances", get(query::http::list))
         .route("/v1/brakes", get(list_brakes))
         .route("/v1/brakes/release", post(release_brake))
+        .merge(cards::router(&instance))
         .merge(proxies::router())
         .route("/v1/resources", get(resources::http::list))
         .route(
@@ -81,7 +85,7 @@ pub(super) type Answer<T> = Result<Json<T>, Problem>;
 type Peer = ConnectInfo<SocketAddr>;
 
 /// A JSON body; an empty one is an empty object.
-struct Body<T>(T);
+pub(super) struct Body<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Problem;
@@ -185,6 +189,10 @@ async fn put_instance(
     of_path("service", &mut registration.service, path.service)?;
     of_path("id", &mut registration.id, path.id)?;
     request.instances = vec![registration];
+    register_one(&shell, request, peer).await
+}
+
+async fn register_one(shell: &Shell, request: proto::RegisterRequest, peer: SocketAddr) -> Answer<Registered> {
     let answer = shell.api.register(request, Some(peer.ip())).await.map_err(|mut problem| {
         // There is one instance: its fields are the body's.
         problem.field = problem.field.trim_start_matches("instances[0].").to_owned();

@@ -28,7 +28,7 @@ pub fn protocol(from: Protocol) -> proto::Protocol {
     }
 }
 
-fn verdict(from: Verdict) -> proto::Verdict {
+pub fn verdict(from: Verdict) -> proto::Verdict {
     match from {
         Verdict::Starting => proto::Verdict::Starting,
         Verdict::Healthy => proto::Verdict::Healthy,
@@ -128,6 +128,12 @@ pub fn locality(from: &Locality) -> Option<proto::Locality> {
 
 /// The registration that makes this spec again.
 pub fn registration(key: &InstanceKey, spec: &InstanceSpec) -> proto::Registration {
+    let agent_card = spec.card.as_deref().unwrap_or_default().to_owned();
+    proto::Registration { agent_card, ..without_card(key, spec) }
+}
+
+/// A card may be large, and is shown only to those who ask for it.
+fn without_card(key: &InstanceKey, spec: &InstanceSpec) -> proto::Registration {
     let port = |port: &super::Port| proto::Port {
         name: port.name.to_string(),
         port: port.number.into(),
@@ -158,11 +164,12 @@ pub fn registration(key: &InstanceKey, spec: &InstanceSpec) -> proto::Registrati
         locality: locality(&spec.locality),
         sla: (sla != proto::Sla::default()).then_some(sla),
         description: spec.description.to_string(),
+        agent_card: String::new(),
     }
 }
 
 pub fn instance(from: &Instance, revision: Revision, load: Option<proto::Load>) -> proto::Instance {
-    let said = registration(&from.key, &from.spec);
+    let said = without_card(&from.key, &from.spec);
     proto::Instance {
         namespace: said.namespace,
         service: said.service,
@@ -208,6 +215,11 @@ pub fn service(key: &ServiceKey, from: &Service, revision: Revision, instances: 
         revision: revision.0,
         export_to: Some(proto::ExportTo { namespaces: exports(&from.exports) }),
         brake: Some(proto::BrakePolicy { off: !from.brake }),
+        failover: from.failover.map(|failover| proto::Failover {
+            by_locality: true,
+            overprovisioning_factor: failover.overprovisioning_factor,
+        }),
+        selector: from.selector.as_ref().map(|selector| selector.as_str().to_owned()).unwrap_or_default(),
     }
 }
 

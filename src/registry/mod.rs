@@ -16,6 +16,7 @@ pub mod selector_index;
 pub mod state;
 mod task;
 pub mod timers;
+pub mod virtual_service;
 pub mod watch;
 mod wheel;
 

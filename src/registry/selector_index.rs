@@ -212,6 +212,7 @@ mod tests {
             locality: Arc::new(Locality::default()),
             sla: Sla::default(),
             description: "".into(),
+            card: None,
         };
         let key = parse::instance_key("", service, "1").expect("a key");
         Instance::new(key, Incarnation(1), LeaseId(1), Arc::new(spec), UnixMillis(1))

@@ -5,6 +5,8 @@ mod support;
 
 mod ads;
 mod beyond_json;
+mod cards;
+mod clock_steps;
 mod durability;
 mod expiry;
 mod fencing;
@@ -14,6 +16,7 @@ mod leases;
 mod limits;
 mod paths;
 mod proxies;
+mod query;
 mod refusals;
 mod registration;
 mod resources;

@@ -7,10 +7,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     model::{
-        Capability, Drain, Incarnation, InstanceKey, InstanceSpec, Labels, Lease, LeaseId, Limits as ModelLimits,
-        Locality, Port, PortName, Protocol, Service, Sla, UnixMillis, parse, selector::Knows,
+        Capability, Drain, Incarnation, InstanceKey, InstanceSpec, Labels, Lease, LeaseId, Locality, Port, PortName,
+        Protocol, Service, Sla, UnixMillis, parse, selector::Knows,
     },
-    registry::state::State,
+    registry::{Settings, state::State},
     storage::{Change, Commit, Key, Opened, Record, Storage, memory::MemoryStore},
     telemetry::Metrics,
 };
@@ -32,6 +32,7 @@ fn spec(language: &str, capability: &str, region: &str, description: &str) -> In
         locality: Arc::new(Locality { region: region.into(), zone: format!("{region}-a"), sub_zone: "".into() }),
         sla: Sla::default(),
         description: description.into(),
+        card: None,
     }
 }
 
@@ -64,7 +65,7 @@ async fn queries(changes: Vec<Change>) -> Queries {
     let (store, opened) = MemoryStore::open("test".into());
     let opened = Opened { revision: Revision(1), records, ..opened };
     let storage: Arc<dyn Storage> = Arc::new(store);
-    let (registry, _) = Registry::start(storage, opened, ModelLimits::default().into(), Arc::new(Metrics::default()));
+    let (registry, _) = Registry::start(storage, opened, Settings::default(), Arc::new(Metrics::default()));
     Queries::new(registry)
 }
 

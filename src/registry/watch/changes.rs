@@ -11,7 +11,7 @@ pub enum Aspect {
     Health,
     /// The static weight, or the step that load has brought it to.
     Weight,
-    /// Labels, capabilities, locality, SLA, description.
+    /// Labels, capabilities, locality, SLA, description, agent card.
     Metadata,
     /// The address or the ports.
     Address,
@@ -49,6 +49,7 @@ impl Changes {
                     || old.locality != new.locality
                     || old.sla != new.sla
                     || old.description != new.description
+                    || old.card != new.card
             }
             Aspect::Address => old.address != new.address || old.ports != new.ports,
             Aspect::Registration => {

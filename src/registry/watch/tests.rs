@@ -39,6 +39,7 @@ fn spec(host: u8, weight: u16, label: u8) -> Arc<InstanceSpec> {
         locality: Arc::new(Locality::default()),
         sla: Sla::default(),
         description: "".into(),
+        card: None,
     })
 }
 

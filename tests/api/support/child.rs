@@ -60,6 +60,16 @@ impl Child {
         Self::run(Command::new(env!("CARGO_BIN_EXE_convoy")), &home.config()).await
     }
 
+    /// With these in its environment.
+    pub async fn start_with(home: &Home, environment: [(&'static str, PathBuf); 2]) -> Self {
+        let mut command = Command::new("env");
+        for (name, value) in environment {
+            command.arg(format!("{name}={}", value.display()));
+        }
+        command.arg(env!("CARGO_BIN_EXE_convoy"));
+        Self::run(command, &home.config()).await
+    }
+
     /// With at most so many open files.
     pub async fn start_with_files(home: &Home, files: u32) -> Self {
         let mut command = Command::new("sh");

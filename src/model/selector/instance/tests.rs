@@ -37,6 +37,7 @@ fn instance() -> Instance {
         locality: Arc::new(Locality { region: "us-east-1".into(), zone: "us-east-1a".into(), sub_zone: "".into() }),
         sla: Sla { latency_p99: Some(Duration::from_micros(12_500)), cost_per_request: Some(0.25), ..Sla::default() },
         description: "Reads invoices".into(),
+        card: None,
     };
     let mut instance = Instance::new(key, Incarnation(7), LeaseId(1), spec.into(), UnixMillis(1_700_000_000_123));
     instance.checks = [CheckState {
