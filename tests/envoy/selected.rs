@@ -17,6 +17,7 @@ use crate::{
     wait::{PATIENCE, until},
 };
 
+const GOLD: &str = "instance.labels.tier == 'gold' && instance.health == 'healthy'";
 const TURN: usize = 24;
 const SELECTOR: &str = "instance.has_capability('ocr') && instance.labels.tier == 'gold'";
 
@@ -43,14 +44,14 @@ async fn a_capability_is_a_host_name() {
         say(&convoy, "scans", &scan, "ocr", "tin").await;
         reaches(&envoy, "ocr", &["photo"]).await;
         // The selector is another.
-        convoy.run(&["service", "put", "ocr", "--selector", "instance.labels.tier == 'gold'"]).await;
+        convoy.run(&["service", "put", "ocr", "--selector", GOLD]).await;
         reaches(&envoy, "ocr", &["photo", "text"]).await;
         let request = GetServiceRequest { service: "ocr".into(), ..Default::default() };
         let service = convoy.client().get_service(request).await.expect("there");
         let counts = (service.instances, service.healthy, service.left_out);
-        assert_eq!((counts, &*service.selector), ((2, 2, 0), "instance.labels.tier == 'gold'"));
+        assert_eq!((counts, &*service.selector), ((2, 2, 0), GOLD));
 
-        // A drain waits for who has the instance by the virtual service only.
+        // A drain, by which the instance matches no more, waits for who has the instance by the virtual service only.
         let (service, id, wait) = ("photos".into(), "photo".into(), Some(Duration { seconds: 10, nanos: 0 }));
         let drain = DrainRequest { service, id, wait, ..Default::default() };
         let barrier = convoy.client().drain(drain).await.expect("drained").barrier.expect("waited for");
