@@ -12,6 +12,7 @@ mod expiry;
 mod fencing;
 mod garbage;
 mod histories;
+mod intake;
 mod leases;
 mod limits;
 mod paths;
