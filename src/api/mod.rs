@@ -102,12 +102,17 @@ impl Api {
         // Nothing is drained if nobody could wait for it.
         let wait = wait.map(|wait| self.survey.place().map(|place| (wait, place))).transpose()?;
         let drained = key.clone();
+        // A drain may be what ends a selector's match: proxies have the instance by those that matched before, too.
+        let before = wait.as_ref().map(|_| self.services_of(&drained)).unwrap_or_default();
         let outcome = self.registry.drain(key, request.incarnation.map(Incarnation), time).await?;
         let instance = outcome.instances.first();
         // One that drained before did so at the revision it has.
         let revision = instance.map_or(outcome.revision, |instance| instance.revision);
         let barrier = match wait {
-            Some((wait, place)) => Some(self.barrier(&drained, revision, wait, place).await),
+            Some((wait, place)) => {
+                let services = before.into_iter().chain(self.services_of(&drained)).collect();
+                Some(self.barrier(services, revision, wait, place).await)
+            }
             None => None,
         };
         let drain_time = instance.and_then(|instance| instance.value.drain).map_or(Duration::ZERO, |drain| drain.time);
@@ -212,8 +217,9 @@ fn check_heartbeat(heartbeat: &proto::LeaseHeartbeat) -> Result<(LeaseId, Option
 
 fn service_of(state: &Arc<ServiceState>) -> proto::Service {
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    let (instances, healthy) = (count(state.instances.len() + state.members.len()), count(state.healthy()));
-    wire::service(&state.key, &state.service.value, state.service.revision, instances, healthy)
+    let (instances, healthy) = (count(state.all().count()), count(state.healthy()));
+    let service = wire::service(&state.key, &state.service.value, state.service.revision, instances, healthy);
+    proto::Service { left_out: count(state.left_out()), ..service }
 }
 
 const MAX_LOAD_METRICS: usize = 64;

@@ -1,6 +1,6 @@
 //! The calls about proxies: what each has, who has everything, and the drain barrier.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use convoy_client::proto;
 use tokio::time::Instant;
@@ -83,21 +83,25 @@ impl Api {
         Ok(self.survey.converged(revision, namespace.as_ref(), Instant::now() + timeout, self.survey.place()?).await)
     }
 
-    /// Waits until no proxy picks an instance any more that began to leave at a revision.
+    /// The services that lead to an instance: its own, and the virtual ones that it is a member of.
+    pub(super) fn services_of(&self, instance: &InstanceKey) -> BTreeSet<ServiceKey> {
+        let places = places_of(&self.registry.snapshot(), instance);
+        [instance.service.clone()].into_iter().chain(places).collect()
+    }
+
+    /// Waits until no proxy picks an instance any more that began to leave these services at a revision.
     pub(super) async fn barrier(
         &self,
-        instance: &InstanceKey,
+        services: BTreeSet<ServiceKey>,
         revision: Revision,
         wait: Duration,
         place: Place<'_>,
     ) -> proto::Barrier {
         let deadline = Instant::now() + wait;
         let snapshot = self.registry.snapshot();
-        // Virtual services lead to it as well.
-        let places = [instance.service.clone()].into_iter().chain(places_of(&snapshot, instance));
         let of =
             |service: ServiceKey| snapshot.services.get(&service).map(|state| clusters_of(state).collect::<Vec<_>>());
-        let clusters: Vec<Arc<str>> = places.filter_map(of).flatten().collect();
+        let clusters: Vec<Arc<str>> = services.into_iter().filter_map(of).flatten().collect();
         self.survey.barrier(&clusters, revision, deadline, place).await
     }
 

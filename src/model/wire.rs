@@ -219,6 +219,7 @@ pub fn service(key: &ServiceKey, from: &Service, revision: Revision, instances: 
             by_locality: true,
             overprovisioning_factor: failover.overprovisioning_factor,
         }),
+        left_out: 0,
         selector: from.selector.as_ref().map(|selector| selector.as_str().to_owned()).unwrap_or_default(),
     }
 }

@@ -13,7 +13,11 @@ use std::{
 
 use imbl::{HashMap as SharedHashMap, OrdMap};
 
-use super::{command::Versioned, digest::Digest, virtual_service::Virtuals};
+use super::{
+    command::Versioned,
+    digest::Digest,
+    virtual_service::{MAX_MEMBERS, Virtuals},
+};
 use crate::{
     model::{
         Exports, Instance, InstanceId, InstanceKey, Lease, LeaseId, Node, RawKey, RawResource, RemovalCause,
@@ -87,7 +91,12 @@ impl ServiceState {
 
     /// Those that it leads to: its own instances, or the members of a virtual service.
     pub fn all(&self) -> impl Iterator<Item = &Versioned<Instance>> {
-        self.instances.values().chain(self.members.values())
+        self.instances.values().chain(self.members.values().take(MAX_MEMBERS))
+    }
+
+    /// How many match a virtual service's selector and are not led to.
+    pub fn left_out(&self) -> usize {
+        self.members.len().saturating_sub(MAX_MEMBERS)
     }
 
     pub fn healthy(&self) -> usize {

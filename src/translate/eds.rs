@@ -9,7 +9,8 @@
 //!
 //! Suspects keep the status that they had when no endpoint would be HEALTHY without them, and when it is Convoy that is
 //! blind: what it cannot see is no reason to change anything. gRPC's own clients take HEALTHY endpoints only: they are told
-//! the degraded as HEALTHY at later priorities. Weight 0 is left out too.
+//! the degraded as HEALTHY at later priorities, and nothing of the draining, whose weight would count in their locality's
+//! though they are given no calls. Weight 0 is left out too.
 //!
 //! With failover by locality the priority is how far an endpoint is from the proxy: its own zone, its own region,
 //! elsewhere. Else all have one; a locality's weight being that of its endpoints, each gets its share wherever it is. UNHEALTHY is never sent. Localities and endpoints come in a stable order, each address
@@ -42,9 +43,6 @@ use crate::{
     },
 };
 
-/// An assignment of a virtual service holds no more than this, in the order of namespaces, services and ids.
-const MAX_MEMBERS: usize = 10_000;
-
 /// The assignment of a known service is never absent: without endpoints it is empty.
 pub fn build(name: &str, vantage: &Vantage, snapshot: &Snapshot) -> Option<Built> {
     let (key, port) = parse_cluster(name)?;
@@ -73,9 +71,13 @@ fn assignment(name: &str, state: &ServiceState, port: &PortName, vantage: &Vanta
     let suspects = if endpoints.iter().any(healthy) { Suspects::Degraded } else { Suspects::AsBefore };
     let near = vantage.locality.as_deref().zip(state.service.value.failover);
     let mut groups: BTreeMap<(u32, &Arc<Locality>), Group> = BTreeMap::new();
-    for (instance, endpoint) in endpoints {
-        let Some(mut status) = status(instance, suspects) else { continue };
+    let told = endpoints.into_iter().filter_map(|(of, port)| Some((of, port, status(of, suspects)?))).collect();
+    let told = if state.service.value.is_virtual() { newest(told) } else { told };
+    for (instance, endpoint, mut status) in told {
         let mut distance = near.map_or(0, |(from, _)| distance(from, &instance.spec.locality));
+        if vantage.grpc && status == HealthStatus::Draining {
+            continue;
+        }
         if vantage.grpc && status == HealthStatus::Degraded {
             // Those that are not well come after all others: gRPC knows no other way to leave them for later.
             (status, distance) = (HealthStatus::Healthy, distance + DISTANCES);
@@ -103,7 +105,7 @@ fn assignment(name: &str, state: &ServiceState, port: &PortName, vantage: &Vanta
     bytes
 }
 
-/// Who may be in a port's assignment: each address once.
+/// Who may be in a port's assignment.
 fn endpoints<'a>(state: &'a ServiceState, port: &PortName) -> Vec<(&'a Instance, &'a Port)> {
     if !state.service.value.is_virtual() {
         let with_port = |of: &'a Versioned<Instance>| Some((&*of.value, of.value.port(port)?));
@@ -111,25 +113,33 @@ fn endpoints<'a>(state: &'a ServiceState, port: &PortName) -> Vec<(&'a Instance,
     }
     let protocol = state.service.value.ports.get(port).map(|port| port.protocol);
     let of_member = |of: &'a Versioned<Instance>| Some((&*of.value, member_port(&of.value, port, protocol?)?));
-    let mut members: Vec<(&Instance, &Port)> = state.members.values().filter_map(of_member).take(MAX_MEMBERS).collect();
-    // Of two services that have the same address, the newest registration speaks for it.
+    state.all().filter_map(of_member).collect()
+}
+
+/// Each address once: of two services that have the same, the newest registration that can be told speaks for it.
+fn newest<'a>(mut members: Vec<Told<'a>>) -> Vec<Told<'a>> {
     let mut newest: HashMap<(IpAddr, u16), &Instance> = HashMap::with_capacity(members.len());
-    for (instance, port) in &members {
+    for (instance, port, _) in &members {
         let known = newest.entry((instance.spec.address, port.number)).or_insert(instance);
         if (known.registered_at, &known.key) < (instance.registered_at, &instance.key) {
             *known = instance;
         }
     }
-    members.retain(|(instance, port)| newest[&(instance.spec.address, port.number)].key == instance.key);
+    members.retain(|(instance, port, _)| newest[&(instance.spec.address, port.number)].key == instance.key);
     members
 }
 
-/// The port of a member that a virtual service's port means: that of its name, else the only one of its protocol.
+/// An endpoint, and as what it is told.
+type Told<'a> = (&'a Instance, &'a Port, HealthStatus);
+
+/// The port of a member that a virtual service's port means: that of its name if it speaks the same; if there is none of that
+/// name, the only one of its protocol.
 fn member_port<'a>(instance: &'a Instance, port: &PortName, protocol: Protocol) -> Option<&'a Port> {
-    instance.port(port).or_else(|| {
-        let mut of_protocol = instance.spec.ports.iter().filter(|port| port.protocol == protocol);
-        of_protocol.next().filter(|_| of_protocol.next().is_none())
-    })
+    if let Some(named) = instance.port(port) {
+        return Some(named).filter(|named| named.protocol == protocol);
+    }
+    let mut of_protocol = instance.spec.ports.iter().filter(|port| port.protocol == protocol);
+    of_protocol.next().filter(|_| of_protocol.next().is_none())
 }
 
 /// The port by which an instance is in the assignment of a service's port.
@@ -143,11 +153,14 @@ pub fn endpoint_port<'a>(state: &ServiceState, port: &PortName, instance: &'a In
 /// How many distances there are.
 const DISTANCES: u32 = 3;
 
-/// The same zone, the same region, elsewhere.
-fn distance(from: &Locality, to: &Locality) -> u32 {
-    match (from.region == to.region, from.zone == to.zone) {
-        (true, true) => 0,
-        (true, false) => 1,
+/// The same zone, the same region, elsewhere. What one side does not say is not the same as the other's silence; but a zone's
+/// name is enough where one of them names no region.
+pub(super) fn distance(from: &Locality, to: &Locality) -> u32 {
+    let unknown = from.region.is_empty() || to.region.is_empty();
+    let region = from.region == to.region;
+    match from.zone == to.zone && !from.zone.is_empty() {
+        true if region || unknown => 0,
+        _ if region && !unknown => 1,
         _ => 2,
     }
 }

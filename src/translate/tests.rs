@@ -525,3 +525,75 @@ fn a_virtual_service_is_made_of_those_that_match() {
     let routes = String::from_utf8_lossy(&routes.expect("routes")).into_owned();
     assert!(routes.contains("snakes"), "it has a host name");
 }
+
+#[test]
+fn what_is_not_said_is_near_to_nobody() {
+    for (from, to, priority) in [
+        (("", "a"), ("us", "a"), 0),
+        (("eu", "a"), ("", "a"), 0),
+        (("eu", "a"), ("us", "a"), 2),
+        (("", "a"), ("", ""), 2),
+        (("", "a"), ("", "b"), 2),
+        (("eu", ""), ("eu", ""), 1),
+        (("eu", ""), ("eu", "a"), 1),
+        (("eu", ""), ("", ""), 2),
+    ] {
+        let at =
+            |(region, zone): (&str, &str)| Locality { region: region.into(), zone: zone.into(), ..Locality::default() };
+        assert_eq!(eds::distance(&at(from), &at(to)), priority, "{from:?} to {to:?}");
+    }
+}
+
+#[test]
+fn a_grpc_client_hears_nothing_of_the_draining() {
+    let snapshot = Given::new()
+        .service("web", &[("http", 80, Protocol::Http)])
+        .instance("web", "1", |_| {})
+        .instance("web", "2", |i| i.drain = Some(Drain { since: UnixMillis(1), time: Duration::from_secs(15) }))
+        .snapshot();
+    let weight = |grpc: bool| {
+        let scope = Vantage { locality: None, grpc }.scope();
+        let bytes = built(ResourceType::Endpoint, "web", scope, &snapshot).expect("an assignment");
+        let assignment = ClusterLoadAssignment::decode(&*bytes).expect("valid");
+        let group = &assignment.endpoints[0];
+        (group.lb_endpoints.len(), group.load_balancing_weight.map_or(0, |weight| weight.value))
+    };
+    assert_eq!((weight(false), weight(true)), ((2, 200), (1, 100)));
+}
+
+/// The endpoints of a virtual service over all that are given.
+fn of_all(given: Given) -> Vec<(String, &'static str, u32)> {
+    let all = parse::selector("selector", "true").expect("a selector");
+    let snapshot =
+        given.service_with("all", &[("http", 80, Protocol::Http)], |service| service.selector = all).snapshot();
+    let groups = assignment("all", &snapshot).endpoints;
+    groups.iter().flat_map(|group| &group.lb_endpoints).map(endpoint).collect()
+}
+
+#[test]
+fn a_member_of_another_protocol_is_no_endpoint() {
+    let given = Given::new().service("api", &[("http", 80, Protocol::Grpc)]).instance("api", "1", |i| {
+        spec(i).ports[0].protocol = Protocol::Grpc;
+    });
+    assert_eq!(of_all(given), []);
+}
+
+#[test]
+fn an_address_that_two_services_have_is_that_of_the_newest_who_can_be_told() {
+    let same = |at: u64, weight: u16| {
+        move |i: &mut Instance| {
+            i.registered_at = UnixMillis(at);
+            spec(i).address = [10, 0, 0, 99].into();
+            spec(i).weight = weight;
+        }
+    };
+    for (newest, told) in [(7, 7), (0, 3)] {
+        let given = Given::new()
+            .service("web", &[("http", 80, Protocol::Http)])
+            .service("api", &[("http", 80, Protocol::Http)])
+            .instance("web", "1", same(5, newest))
+            .instance("api", "1", same(4, 3));
+        let endpoints = of_all(given);
+        assert_eq!(endpoints.iter().map(|(.., weight)| *weight).collect::<Vec<_>>(), [told], "{endpoints:?}");
+    }
+}

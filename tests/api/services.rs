@@ -27,7 +27,7 @@ async fn a_service_is_put_got_changed_and_deleted() {
     let made = http.put(WEB, &put).await.ok();
     let service = json!({"namespace": "default", "name": "web", "default_port": "admin", "drain_time": "2s",
         "ports": [port_of("admin", "grpc", 81), port_of("http", "http", 80)],
-        "instances": 0, "healthy": 0, "revision": 1, "export_to": {"namespaces": []}, "brake": {"off": false}, "selector": ""});
+        "instances": 0, "healthy": 0, "revision": 1, "export_to": {"namespaces": []}, "brake": {"off": false}, "selector": "", "left_out": 0});
     assert_eq!(made, json!({"service": service, "revision": 1}));
     assert_eq!(http.get(WEB).await.ok(), service);
     assert_eq!(http.put(WEB, &put).await.ok(), made, "said twice is said once");
@@ -105,6 +105,39 @@ async fn a_first_instance_makes_the_service_and_fixes_its_ports() {
         let put = PutServiceRequest { service: "web".into(), ports, ..Default::default() };
         let refused = convoy.api.ask(face, Call::PutService(put)).await.expect_err("another protocol");
         assert_eq!(refused.problem.code, "protocol_conflict");
+    }
+}
+
+#[tokio::test]
+async fn a_virtual_service_lists_whom_it_selects_and_takes_none_of_its_own() {
+    let convoy = Convoy::start().await;
+    convoy.api.register(instances("web", 1..4)).await.expect("registered");
+    let http = convoy.api.http;
+    let all = "/v1/namespaces/default/services/all";
+    let selector = "instance.service == 'web' && instance.id != 'web-2'";
+    let made = http.put(all, &json!({"ports": [port_of("http", "http", 80)], "selector": selector})).await.ok();
+    let service = &made["service"];
+    let counts = (&service["instances"], &service["left_out"]);
+    assert_eq!((&service["selector"], counts), (&json!(selector), (&json!(2), &json!(0))));
+    let listed = http.get(&format!("{all}/instances")).await.ok();
+    let name = |instance: &Value| json!([instance["service"], instance["id"]]);
+    let names: Vec<Value> = listed["instances"].as_array().expect("a list").iter().map(name).collect();
+    assert_eq!(names, [json!(["web", "web-1"]), json!(["web", "web-3"])]);
+    for face in FACES {
+        let refused = convoy.api.ask(face, Call::Register(instances("all", 1..2))).await.expect_err("none of its own");
+        assert!(refused.problem.rule.contains("virtual"), "{refused:?}");
+        let put = PutServiceRequest { service: "web".into(), selector: "true".into(), ..Default::default() };
+        let refused = convoy.api.ask(face, Call::PutService(put)).await.expect_err("it has instances");
+        assert_eq!(refused.problem.field, "selector");
+        let load = PutServiceRequest {
+            service: "all".into(),
+            selector: "instance.load.cpu > 0.5".into(),
+            ..Default::default()
+        };
+        assert_eq!(
+            convoy.api.ask(face, Call::PutService(load)).await.expect_err("it is not stored").problem.field,
+            "selector"
+        );
     }
 }
 

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use convoy_client::{Agent, Protocol};
+use convoy_client::{
+    Agent, Protocol,
+    proto::{OverrideHealth, SetOverrideRequest},
+};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -79,6 +82,28 @@ async fn a_grpc_client_reaches_every_port_by_every_name() {
         client.calls(target, &[answers]).await;
         client.has_no_failure();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_grpc_client_calls_degraded_instances_when_there_are_no_others() {
+    let _turn = machine::share().await;
+    let convoy = Convoy::start().await;
+    let _first = Member::join(&convoy, "echo", "first", Protocol::Grpc, TTL).await;
+    let _second = Member::join(&convoy, "echo", "second", Protocol::Grpc, TTL).await;
+    let client = GrpcClient::start(&convoy, "xds:///echo").await;
+    client.calls("both", &["first", "second"]).await;
+    let say = async |id: &str, health: OverrideHealth| {
+        let (service, id, health) = ("echo".into(), id.into(), health.into());
+        let request = SetOverrideRequest { service, id, health, ..Default::default() };
+        convoy.client().set_override(request).await.expect("said");
+    };
+    say("first", OverrideHealth::Degraded).await;
+    client.calls("who is healthy", &["second"]).await;
+    say("second", OverrideHealth::Degraded).await;
+    client.calls("both, who are degraded", &["first", "second"]).await;
+    say("first", OverrideHealth::Unspecified).await;
+    client.calls("who is healthy again", &["first"]).await;
+    client.has_no_failure();
 }
 
 /// `tests/grpc/client.py`: it calls all the time, and prints each answer.
