@@ -163,7 +163,8 @@ named!(
     BarrierOutcome "BARRIER_OUTCOME_", MissingReason "MISSING_REASON_",
     BrakeScope "BRAKE_SCOPE_",
     OverrideHealth "OVERRIDE_HEALTH_",
-    StepOutcome "STEP_OUTCOME_"
+    StepOutcome "STEP_OUTCOME_",
+    CheckKind "CHECK_KIND_"
 );
 
 fn short_name<E: Named>(value: E) -> String {

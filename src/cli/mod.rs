@@ -7,6 +7,7 @@
 mod agent;
 mod bootstrap;
 mod brake;
+mod check;
 mod child;
 mod deregister;
 mod documents;

@@ -62,6 +62,7 @@ pub struct Limits {
     pub watchers: usize,
     /// Resources that are written and not generated, of all types.
     pub raw_resources: usize,
+    pub checks_per_service: usize,
 }
 
 impl Default for Limits {
@@ -83,6 +84,7 @@ impl Default for Limits {
             leases_per_heartbeat: 1_000,
             watchers: 10_000,
             raw_resources: 10_000,
+            checks_per_service: 16,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The nouns: plain values without behaviour of their own, valid by construction. What comes from outside is parsed
 //! once, in `parse`, into these types; inside nobody checks again.
 
+pub mod check;
 pub mod health;
 pub mod ids;
 pub mod instance;
@@ -14,6 +15,7 @@ pub mod selector;
 pub mod service;
 pub mod wire;
 
+pub use check::{Check, HttpProbe, Probe, Statuses, Threshold, Tls, TlsTrust};
 pub use health::{
     Brake, BrakeScope, CheckKind, CheckState, CheckStatus, Health, History, Override, OverrideHealth, Transition, Turn,
     Verdict,

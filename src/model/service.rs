@@ -2,10 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
-use super::{Invalid, Namespace, PortName, Protocol};
+use super::{Check, Invalid, Namespace, PortName, Protocol};
 
 /// How long an instance drains when the service does not say.
 pub const DEFAULT_DRAIN_TIME: Duration = Duration::from_secs(15);
@@ -27,6 +28,8 @@ pub struct Service {
     pub exports: Exports,
     /// Whether those that fall silent together are kept for a while.
     pub brake: bool,
+    /// By name.
+    pub checks: Arc<[Check]>,
 }
 
 /// What somebody puts: what is left out stays as it is.
@@ -38,6 +41,7 @@ pub struct ServicePatch {
     pub drain_time: Option<Duration>,
     pub exports: Option<Exports>,
     pub brake: Option<bool>,
+    pub checks: Option<Arc<[Check]>>,
 }
 
 impl Service {
@@ -49,6 +53,7 @@ impl Service {
             drain_time: DEFAULT_DRAIN_TIME,
             exports: Exports::default(),
             brake: true,
+            checks: Arc::default(),
         }
     }
 }
@@ -72,6 +77,7 @@ impl ServicePatch {
             drain_time: self.drain_time.unwrap_or(stays.drain_time),
             exports: self.exports.clone().unwrap_or(stays.exports),
             brake: self.brake.unwrap_or(stays.brake),
+            checks: self.checks.clone().unwrap_or(stays.checks),
         })
     }
 }
@@ -110,6 +116,7 @@ mod tests {
             drain_time: Some(time),
             exports: Some(exports.clone()),
             brake: Some(false),
+            checks: None,
         };
         let changed = patch.apply(Some(&service)).expect("valid");
         assert_eq!((changed.default_port.as_str(), changed.drain_time, &changed.exports), ("extra", time, &exports));

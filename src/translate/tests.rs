@@ -42,6 +42,7 @@ impl Given {
             drain_time: Duration::from_secs(15),
             exports: Exports { all: true, ..Exports::default() },
             brake: true,
+            checks: Arc::default(),
         };
         let key = Key::Service(parse::service_key(namespace, name).expect("a key"));
         self.records.push((key, Revision(1), Record::Service(Arc::new(service))));
