@@ -24,6 +24,7 @@ use tonic::{
 
 use crate::{
     api::{self, Api},
+    checks,
     config::{Config, StorageKind},
     registry::{Registry, Settings},
     storage::{Opened, Storage, memory::MemoryStore, redb::RedbStore},
@@ -61,15 +62,20 @@ impl Future for AbortOnDrop {
     }
 }
 
-/// The threads that write to proxies. They are apart from those of the registry, so that a change for everybody keeps
-/// no heartbeat and no timer waiting.
+/// Threads apart from those of the registry, so that their work keeps no heartbeat and no timer waiting: those that
+/// write to proxies, and the one that probes instances.
 #[derive(Debug)]
-struct Fanout(Option<Runtime>);
+struct Threads(Option<Runtime>);
 
-impl Fanout {
-    fn start() -> anyhow::Result<Self> {
+impl Threads {
+    fn fanout() -> anyhow::Result<Self> {
         let runtime = RuntimeBuilder::new_multi_thread().thread_name("xds").enable_all().build();
         Ok(Self(Some(runtime.context("the threads of the xDS server cannot be started")?)))
+    }
+
+    fn checks() -> anyhow::Result<Self> {
+        let runtime = RuntimeBuilder::new_multi_thread().worker_threads(1).thread_name("checks").enable_all().build();
+        Ok(Self(Some(runtime.context("the thread of the checks cannot be started")?)))
     }
 
     fn handle(&self) -> &Handle {
@@ -77,7 +83,7 @@ impl Fanout {
     }
 }
 
-impl Drop for Fanout {
+impl Drop for Threads {
     fn drop(&mut self) {
         // Waiting for its threads is not allowed here.
         if let Some(runtime) = self.0.take() {
@@ -97,7 +103,9 @@ pub struct Server {
     core: JoinSet<anyhow::Result<()>>,
     servers: JoinSet<anyhow::Result<()>>,
     registry: Registry,
-    fanout: Fanout,
+    fanout: Threads,
+    /// Where the checks run, and nothing else.
+    _checks: Threads,
 }
 
 impl Server {
@@ -107,7 +115,7 @@ impl Server {
         let metrics = Arc::new(Metrics::default());
         let http = listen("http_address", config.http_address)?;
         let grpc = listen("grpc_address", config.grpc_address)?;
-        let fanout = Fanout::start()?;
+        let fanout = Threads::fanout()?;
         let xds = {
             // The threads that serve a listener are those on which it is made.
             let _on = fanout.handle().enter();
@@ -122,6 +130,10 @@ impl Server {
         };
         let registry_task = AbortOnDrop(running);
         core.spawn(async move { registry_task.await.context("the registry has failed") });
+
+        let probing = Threads::checks()?;
+        let checks = checks::run(registry.clone(), config.checks.clone(), metrics.clone());
+        core.spawn_on(forever(checks), probing.handle());
 
         let settled = registry.had_state() || config.settle.is_zero();
         let readiness = if settled { Readiness::Ready } else { Readiness::Unknown };
@@ -145,6 +157,7 @@ impl Server {
             servers,
             registry,
             fanout,
+            _checks: probing,
         };
         let shared = Shared::new(cache, proxies, metrics, admission, stopped);
         server.serve(api, shared, [http, grpc, xds]).await

@@ -81,6 +81,8 @@ struct Inner {
     pace: Pace,
     events: Arc<EventLog>,
     dirty: Arc<DirtySet<Dirty>>,
+    /// Of the same, the services, for those who probe them.
+    dirty_services: Arc<DirtySet<ServiceKey>>,
     commands: mpsc::Sender<Queued>,
     watchers: Arc<()>,
     /// The last write has failed.
@@ -177,6 +179,7 @@ impl Registry {
             pace: Pace { seed },
             events: Arc::new(EventLog::new(opened.revision)),
             dirty: Arc::default(),
+            dirty_services: Arc::default(),
             commands,
             watchers: Arc::new(()),
             store_fails: Arc::default(),
@@ -237,6 +240,11 @@ impl Registry {
     /// Waits until something has changed, and takes its names. For one reader.
     pub async fn dirty(&self) -> BTreeSet<Dirty> {
         self.inner.dirty.take().await
+    }
+
+    /// As `dirty`, of services only, and for another reader.
+    pub async fn dirty_services(&self) -> BTreeSet<ServiceKey> {
+        self.inner.dirty_services.take().await
     }
 
     pub async fn register(

@@ -5,6 +5,7 @@ mod support;
 
 mod ads;
 mod beyond_json;
+mod checks;
 mod durability;
 mod expiry;
 mod fencing;
