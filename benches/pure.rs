@@ -43,6 +43,7 @@ fn service(instances: u32) -> Snapshot {
             locality: Arc::default(),
             sla: Sla::default(),
             description: "".into(),
+            card: None,
         };
         let new = Instance::new(key.clone(), Incarnation(1), LeaseId(1), Arc::new(spec), UnixMillis(1));
         let instance = new.settled(None, UnixMillis(1));

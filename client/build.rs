@@ -16,9 +16,13 @@ const FILES: &[&str] = &[
     "convoy/v1/resources.proto",
     "convoy/v1/explain.proto",
     "convoy/v1/brake.proto",
+    "convoy/v1/agent_cards.proto",
+    "convoy/v1/query.proto",
 ];
 /// Messages of others' APIs, shown as JSON.
 const ANYS: [&str; 1] = [".convoy.v1.ProxyResource.resource"];
+/// Texts that are JSON documents themselves.
+const DOCUMENTS: [&str; 2] = [".convoy.v1.Registration.agent_card", ".convoy.v1.AgentCard.card"];
 /// Messages of others' APIs that have no JSON here; see `Resource.body`.
 const HIDDEN: [&str; 2] = [".convoy.v1.Resource.body", ".convoy.v1.PutResourceRequest.body"];
 /// Enums that are left out when unspecified: only a removal has a cause.
@@ -54,20 +58,18 @@ fn attributes(path: &str, field: &FieldDescriptorProto) -> Vec<String> {
     let absent = || "skip_serializing_if = \"Option::is_none\"".to_owned();
     let with = |module: &str| vec![format!("with = \"crate::json::{module}\""), absent()];
     if field.label() == Label::Repeated {
-        return Vec::new();
+        return if field.r#type() == Type::Enum { enums(field, "s") } else { Vec::new() };
     }
     match (field.r#type(), field.type_name()) {
         _ if HIDDEN.contains(&path) => vec!["skip".into()],
         _ if ANYS.contains(&path) => with("any"),
+        _ if DOCUMENTS.contains(&path) => {
+            vec!["with = \"crate::json::document\"".into(), "skip_serializing_if = \"String::is_empty\"".into()]
+        }
         (_, ".google.protobuf.Duration") => with("duration"),
         (_, ".google.protobuf.Timestamp") => with("time"),
-        (Type::Enum, name) => {
-            let name = name.trim_start_matches(".convoy.v1.");
-            let (write, read) = ("crate::json::write_enum", "crate::json::read_enum");
-            let mut attributes = vec![
-                format!("serialize_with = \"{write}::<{name}, _>\""),
-                format!("deserialize_with = \"{read}::<{name}, _>\""),
-            ];
+        (Type::Enum, _) => {
+            let mut attributes = enums(field, "");
             if OPTIONAL_ENUMS.contains(&path) {
                 attributes.push("skip_serializing_if = \"crate::json::is_unspecified\"".into());
             }
@@ -77,4 +79,17 @@ fn attributes(path: &str, field: &FieldDescriptorProto) -> Vec<String> {
         _ if field.proto3_optional() => vec![absent()],
         _ => Vec::new(),
     }
+}
+
+/// By their names: of one value, or of several ("s").
+fn enums(field: &FieldDescriptorProto, several: &str) -> Vec<String> {
+    let name = field.type_name().trim_start_matches(".convoy.v1.");
+    let mut attributes = vec![
+        format!("serialize_with = \"crate::json::write_enum{several}::<{name}, _>\""),
+        format!("deserialize_with = \"crate::json::read_enum{several}::<{name}, _>\""),
+    ];
+    if !several.is_empty() {
+        attributes.push("skip_serializing_if = \"Vec::is_empty\"".into());
+    }
+    attributes
 }

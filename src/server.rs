@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
+use axum::{ServiceExt, serve::ListenerExt};
 use futures_util::StreamExt;
 use tokio::{
     net::{TcpListener, TcpSocket},
@@ -26,7 +27,7 @@ use crate::{
     api::{self, Api},
     checks,
     config::{Config, StorageKind},
-    registry::{Registry, Settings},
+    registry::{Registry, Settings, query::Queries},
     storage::{Opened, Storage, memory::MemoryStore, redb::RedbStore},
     telemetry::Metrics,
     xds::{
@@ -62,24 +63,30 @@ impl Future for AbortOnDrop {
     }
 }
 
-/// Threads apart from those of the registry, so that their work keeps no heartbeat and no timer waiting: those that
-/// write to proxies, and the one that probes instances.
+/// Threads of their own. Those that write to proxies (`xds`) are apart from those of the registry, so that a change for
+/// everybody keeps no heartbeat and no timer waiting; and the one that reads what agents say (`intake`) is apart from all
+/// that queries, watches and writes do, so that nothing keeps it from heartbeats. Probes have one as well (`checks`).
 #[derive(Debug)]
 struct Threads(Option<Runtime>);
 
 impl Threads {
-    fn fanout() -> anyhow::Result<Self> {
-        let runtime = RuntimeBuilder::new_multi_thread().thread_name("xds").enable_all().build();
-        Ok(Self(Some(runtime.context("the threads of the xDS server cannot be started")?)))
-    }
-
-    fn checks() -> anyhow::Result<Self> {
-        let runtime = RuntimeBuilder::new_multi_thread().worker_threads(1).thread_name("checks").enable_all().build();
-        Ok(Self(Some(runtime.context("the thread of the checks cannot be started")?)))
+    fn start(name: &str, count: Option<usize>) -> anyhow::Result<Self> {
+        let mut builder = RuntimeBuilder::new_multi_thread();
+        if let Some(count) = count {
+            builder.worker_threads(count);
+        }
+        let runtime = builder.thread_name(name).enable_all().build();
+        Ok(Self(Some(runtime.with_context(|| format!("the threads for {name} cannot be started"))?)))
     }
 
     fn handle(&self) -> &Handle {
         self.0.as_ref().expect("it is taken only when it is dropped").handle()
+    }
+
+    /// Listens, so that these threads serve who connects.
+    fn listen(&self, setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+        let _on = self.handle().enter();
+        listen(setting, address)
     }
 }
 
@@ -106,6 +113,7 @@ pub struct Server {
     fanout: Threads,
     /// Where the checks run, and nothing else.
     _checks: Threads,
+    intake: Threads,
 }
 
 impl Server {
@@ -113,25 +121,19 @@ impl Server {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let (storage, opened) = open(&config)?;
         let metrics = Arc::new(Metrics::default());
-        let http = listen("http_address", config.http_address)?;
-        let grpc = listen("grpc_address", config.grpc_address)?;
-        let fanout = Threads::fanout()?;
-        let xds = {
-            // The threads that serve a listener are those on which it is made.
-            let _on = fanout.handle().enter();
-            listen("xds_address", config.xds_address)?
-        };
+        let (intake, fanout) = (Threads::start("intake", Some(1))?, Threads::start("xds", None)?);
+        let http = intake.listen("http_address", config.http_address)?;
+        let grpc = intake.listen("grpc_address", config.grpc_address)?;
+        let xds = fanout.listen("xds_address", config.xds_address)?;
         let (stopping, stopped) = watch::channel(false);
         let (mut core, servers) = (JoinSet::new(), JoinSet::new());
 
-        let (registry, running) = {
-            let settings = Settings { limits: config.limits.clone(), brake: config.brake.clone() };
-            Registry::start(storage, opened, settings, metrics.clone())
-        };
+        let settings = Settings { limits: config.limits.clone(), brake: config.brake.clone() };
+        let (registry, running) = Registry::start_beside(intake.handle(), storage, opened, settings, metrics.clone());
         let registry_task = AbortOnDrop(running);
         core.spawn(async move { registry_task.await.context("the registry has failed") });
 
-        let probing = Threads::checks()?;
+        let probing = Threads::start("checks", Some(1))?;
         let checks = checks::run(registry.clone(), config.checks.clone(), metrics.clone());
         core.spawn_on(forever(checks), probing.handle());
 
@@ -146,7 +148,9 @@ impl Server {
 
         let proxies = Arc::new(Proxies::default());
         let survey = Survey::new(cache.clone(), proxies.clone(), stopped.clone());
-        let api = Api { registry: registry.clone(), survey, metrics: metrics.clone() };
+        let queries = Queries::new(registry.clone());
+        core.spawn(forever(queries.clone().maintain()));
+        let api = Api { registry: registry.clone(), queries, survey, metrics: metrics.clone() };
         let admission = Admission::new(config.cold_starts, config.max_stream_age);
         let server = Self {
             http: http.local_addr()?,
@@ -158,6 +162,7 @@ impl Server {
             registry,
             fanout,
             _checks: probing,
+            intake,
         };
         let shared = Shared::new(cache, proxies, metrics, admission, stopped);
         server.serve(api, shared, [http, grpc, xds]).await
@@ -170,15 +175,20 @@ impl Server {
         [http, grpc, xds_listener]: [TcpListener; 3],
     ) -> anyhow::Result<Self> {
         let (stopped, survey) = (xds.stopping.clone(), api.survey.clone());
-        let http_app = api::http::router(api.clone(), stopped.clone());
-        let app = http_app.into_make_service_with_connect_info::<SocketAddr>();
+        // All calls but heartbeats are carried out here, and not by the intake.
+        let threads = Handle::current();
+        let app = api::http::service(api.clone(), stopped.clone(), threads.clone());
+        let app = app.into_make_service_with_connect_info::<SocketAddr>();
         let until = wait_for_stop(stopped.clone());
-        self.servers.spawn(async move {
-            axum::serve(http, app).with_graceful_shutdown(until).await.context("the HTTP server has failed")
-        });
-        let routes = api::grpc::routes(api, stopped.clone()).await?;
+        let serving = async move {
+            let listener = http.tap_io(|connection| drop(connection.set_nodelay(true)));
+            axum::serve(listener, app).with_graceful_shutdown(until).await.context("the HTTP server has failed")
+        };
+        self.servers.spawn_on(serving, self.intake.handle());
+        let routes = api::grpc::routes(api, stopped.clone(), threads).await?;
         let until = wait_for_stop(stopped.clone());
-        self.servers.spawn(async move { serve_grpc(routes, grpc, until).await.context("the gRPC server has failed") });
+        let serving = async move { serve_grpc(routes, grpc, until).await.context("the gRPC server has failed") };
+        self.servers.spawn_on(serving, self.intake.handle());
         let (cache, stop) = (xds.cache.clone(), stopped.clone());
         self.core.spawn(async move {
             wait_for_stop(stop).await;

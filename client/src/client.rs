@@ -12,8 +12,9 @@ use tonic::{
 use crate::{
     Error,
     proto::{
-        self, brakes_client::BrakesClient, explain_client::ExplainClient, proxies_client::ProxiesClient,
-        registry_client::RegistryClient, resources_client::ResourcesClient,
+        self, agent_cards_client::AgentCardsClient, brakes_client::BrakesClient, explain_client::ExplainClient,
+        proxies_client::ProxiesClient, queries_client::QueriesClient, registry_client::RegistryClient,
+        resources_client::ResourcesClient,
     },
     watch::Watch,
 };
@@ -38,6 +39,8 @@ pub struct Client {
     resources: ResourcesClient<Channel>,
     explain: ExplainClient<Channel>,
     brakes: BrakesClient<Channel>,
+    cards: AgentCardsClient<Channel>,
+    queries: QueriesClient<Channel>,
     deadline: Duration,
 }
 
@@ -78,6 +81,8 @@ impl Client {
             registry: RegistryClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
             explain: ExplainClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
             brakes: BrakesClient::new(channel.clone()),
+            cards: AgentCardsClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
+            queries: QueriesClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
             proxies: ProxiesClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
             resources: ResourcesClient::new(channel).max_decoding_message_size(LARGEST_ANSWER),
             deadline: DEADLINE,
@@ -117,10 +122,16 @@ impl Client {
         get_proxy(GetProxyRequest) -> GetProxyResponse of proxies;
         /// Why an instance is, or is not, in a proxy's endpoints.
         explain_instance(ExplainInstanceRequest) -> Explanation of explain;
+        /// Instances of all services that match a condition, or fit words.
+        query(QueryRequest) -> QueryResponse of queries;
         /// What is being braked now.
         list_brakes(ListBrakesRequest) -> ListBrakesResponse of brakes;
         /// Ends the brake.
         release_brake(ReleaseBrakeRequest) -> ReleaseBrakeResponse of brakes;
+        /// The A2A card of an agent that takes requests now.
+        get_agent_card(GetAgentCardRequest) -> AgentCard of cards;
+        /// The A2A cards of those that take requests now, a page of them.
+        list_agent_cards(ListAgentCardsRequest) -> ListAgentCardsResponse of cards;
         /// Sends a proxy once more what it refused.
         retry_proxy(RetryProxyRequest) -> RetryProxyResponse of proxies;
         /// What a proxy has of each resource, as far as Convoy knows.

@@ -119,6 +119,25 @@ pub(crate) mod any {
     }
 }
 
+/// A text that is a JSON document itself, such as an agent card: in JSON it stands as what it says.
+pub(crate) mod document {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use serde_json::Value;
+
+    pub(crate) fn serialize<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+        // What is no JSON can still be shown.
+        let value = serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
+        value.serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+        Ok(match Value::deserialize(deserializer)? {
+            Value::Null => String::new(),
+            value => value.to_string(),
+        })
+    }
+}
+
 /// An enum of the API, by its names.
 pub(crate) trait Named: TryFrom<i32> + Copy {
     const PREFIX: &'static str;
@@ -161,10 +180,11 @@ named!(
     Protocol "PROTOCOL_", Verdict "VERDICT_", LeaseOutcome "LEASE_OUTCOME_", WatchKind "WATCH_KIND_",
     RemovalCause "REMOVAL_CAUSE_", Dialect "DIALECT_", SyncState "SYNC_STATE_",
     BarrierOutcome "BARRIER_OUTCOME_", MissingReason "MISSING_REASON_",
-    BrakeScope "BRAKE_SCOPE_",
+    BrakeScope "BRAKE_SCOPE_", QueryOrder "QUERY_ORDER_",
     OverrideHealth "OVERRIDE_HEALTH_",
     StepOutcome "STEP_OUTCOME_",
-    CheckKind "CHECK_KIND_"
+    CheckKind "CHECK_KIND_",
+    WatchChange "WATCH_CHANGE_"
 );
 
 fn short_name<E: Named>(value: E) -> String {
@@ -194,6 +214,16 @@ pub(crate) fn is_unspecified(value: &i32) -> bool {
 pub(crate) fn read_enum<'de, E: Named, D: Deserializer<'de>>(deserializer: D) -> Result<i32, D::Error> {
     let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
     parse_enum::<E>(&text).map(Named::number).map_err(D::Error::custom)
+}
+
+pub(crate) fn write_enums<E: Named, S: Serializer>(values: &[i32], serializer: S) -> Result<S::Ok, S::Error> {
+    let name = |value: &i32| E::try_from(*value).map_or_else(|_| value.to_string(), short_name);
+    serializer.collect_seq(values.iter().map(name))
+}
+
+pub(crate) fn read_enums<'de, E: Named, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<i32>, D::Error> {
+    let names = Vec::<std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+    names.iter().map(|name| parse_enum::<E>(name).map(Named::number).map_err(D::Error::custom)).collect()
 }
 
 /// A moment as the API writes it.

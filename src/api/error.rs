@@ -29,7 +29,7 @@ pub struct Problem {
 }
 
 /// Code, HTTP status, gRPC code.
-const TABLE: [(&str, StatusCode, Code); 12] = [
+const TABLE: [(&str, StatusCode, Code); 14] = [
     ("invalid_argument", StatusCode::BAD_REQUEST, Code::InvalidArgument),
     ("not_found", StatusCode::NOT_FOUND, Code::NotFound),
     ("lease_not_found", StatusCode::NOT_FOUND, Code::NotFound),
@@ -40,6 +40,8 @@ const TABLE: [(&str, StatusCode, Code); 12] = [
     ("not_empty", StatusCode::CONFLICT, Code::FailedPrecondition),
     ("limit_reached", StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted),
     ("unavailable", StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
+    ("deadline_exceeded", StatusCode::GATEWAY_TIMEOUT, Code::DeadlineExceeded),
+    ("query_too_expensive", StatusCode::UNPROCESSABLE_ENTITY, Code::ResourceExhausted),
     // What only HTTP has.
     ("too_large", StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted),
     ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented),

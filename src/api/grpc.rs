@@ -1,21 +1,42 @@
 //! The gRPC shell: each call is the API's own. Health and reflection beside it.
 
-use std::{net::IpAddr, pin::Pin};
+use std::{
+    future::{Ready, ready},
+    net::IpAddr,
+    pin::Pin,
+};
 
-use axum::middleware::map_response;
+use axum::{middleware::map_response, routing::post};
+use bytes::Bytes;
 use convoy_client::proto::{
     self,
+    agent_cards_server::AgentCardsServer,
     brakes_server::{Brakes, BrakesServer},
     explain_server::{Explain, ExplainServer},
     proxies_server::{Proxies, ProxiesServer},
+    queries_server::QueriesServer,
     registry_server::{Registry, RegistryServer},
     resources_server::ResourcesServer,
 };
 use futures_util::{Stream, StreamExt};
-use tokio::sync::watch;
-use tonic::{Code, Request, Response, Status, Streaming, service::Routes};
+use tokio::{runtime::Handle, sync::watch};
+use tonic::{
+    Code, Request, Response, Status, Streaming,
+    body::Body,
+    codegen::http,
+    server::{Grpc, ServerStreamingService},
+    service::Routes,
+};
 
-use super::{Api, error::Problem};
+use super::{
+    Api,
+    elsewhere::Elsewhere,
+    error::Problem,
+    watch::{MessageStream, Messages},
+};
+
+/// Answered by a route of its own, which is found before that of the service.
+const WATCH: &str = "/convoy.v1.Registry/Watch";
 
 /// The shell. Streams end when Convoy stops.
 #[derive(Clone, Debug)]
@@ -24,10 +45,14 @@ pub struct Shell {
     stopping: watch::Receiver<bool>,
 }
 
-/// All services of the API's port.
-pub async fn routes(api: Api, stopping: watch::Receiver<bool>) -> anyhow::Result<Routes> {
+/// The calls that are answered where they are read.
+const HEARTBEATS: [&str; 2] = ["/convoy.v1.Registry/Heartbeat", "/convoy.v1.Registry/StreamHeartbeats"];
+
+/// All services of the API's port. All but heartbeats are carried out by those threads.
+pub async fn routes(api: Api, stopping: watch::Receiver<bool>, threads: Handle) -> anyhow::Result<Routes> {
     let limit = api.registry.limits().request_bytes;
     let shell = Shell { api, stopping };
+    let watch = shell.clone();
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<RegistryServer<Shell>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
@@ -37,12 +62,17 @@ pub async fn routes(api: Api, stopping: watch::Receiver<bool>) -> anyhow::Result
     let routes = Routes::default()
         .add_service(RegistryServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(ProxiesServer::new(shell.clone()).max_decoding_message_size(limit))
+        .add_service(QueriesServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(BrakesServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(ExplainServer::new(shell.clone()).max_decoding_message_size(limit))
+        .add_service(AgentCardsServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(ResourcesServer::new(shell).max_decoding_message_size(limit))
         .add_service(health_service)
         .add_service(reflection);
-    Ok(Routes::from(routes.into_axum_router().layer(map_response(refusal))))
+    let elsewhere = Elsewhere::new(threads, |request| HEARTBEATS.contains(&request.uri().path()));
+    let answer = move |request: axum::extract::Request| watch.clone().answer_watch(request, limit);
+    let router = routes.into_axum_router().route(WATCH, post(answer));
+    Ok(Routes::from(router.layer(map_response(refusal)).layer(elsewhere)))
 }
 
 /// The transport refuses by itself what it cannot read, before any call is made of it: the answer is the table's.
@@ -81,6 +111,22 @@ impl Shell {
             let _ = stopping.wait_for(|stopping| *stopping).await;
         };
         Box::pin(stream.take_until(Box::pin(stopped)))
+    }
+
+    /// A watch, whose messages are bytes already.
+    async fn answer_watch(self, request: axum::extract::Request, limit: usize) -> http::Response<Body> {
+        Grpc::new(Messages).max_decoding_message_size(limit).server_streaming(self, request).await
+    }
+}
+
+impl ServerStreamingService<proto::WatchRequest> for Shell {
+    type Response = Bytes;
+    type ResponseStream = MessageStream;
+    type Future = Ready<Result<Response<MessageStream>, Status>>;
+
+    fn call(&mut self, request: Request<proto::WatchRequest>) -> Self::Future {
+        let watching = self.api.watch(request.get_ref()).map_err(Status::from);
+        ready(watching.map(|watching| Response::new(self.until_stopped(watching.messages().map(Ok)))))
     }
 }
 
@@ -175,7 +221,7 @@ impl Registry for Shell {
     type WatchStream = Events<proto::WatchEvent>;
 
     async fn watch(&self, request: Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let events = self.api.watch(request.get_ref())?;
+        let events = self.api.watch(request.get_ref())?.events();
         Ok(Response::new(self.until_stopped(events.map(Ok))))
     }
 }

@@ -1,31 +1,32 @@
 //! The HTTP/JSON shell: paths and bodies → the API's calls.
 
+mod cards;
 mod proxies;
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Json, Router,
     body::Bytes,
     extract::{ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State},
     http::{HeaderMap, header::CONTENT_TYPE, request::Parts},
-    response::{
-        IntoResponse, Sse,
-        sse::{Event, KeepAlive},
-    },
+    response::{IntoResponse, Response},
     routing::{get, post, put},
 };
 use convoy_client::proto;
-use futures_util::{Stream, StreamExt};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
+use tower::Layer;
 
-use super::{Api, error::Problem, resources};
+use super::{
+    Api,
+    elsewhere::{Elsewhere, Sorted},
+    error::Problem,
+    query, resources,
+};
 use crate::model::{Invalid, limits::quoted};
 
-/// A comment goes down an idle event stream this often, so that both ends know that the other is there.
-const SSE_KEEP_ALIVE: Duration = Duration::from_secs(15);
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 #[derive(Clone, Debug)]
@@ -34,7 +35,16 @@ pub(super) struct Shell {
     stopping: watch::Receiver<bool>,
 }
 
-pub fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
+/// The HTTP API. All but heartbeats are carried out by those threads.
+pub fn service(api: Api, stopping: watch::Receiver<bool>, threads: Handle) -> Sorted<Router> {
+    Elsewhere::new(threads, |request| is_heartbeat(request.uri().path())).layer(router(api, stopping))
+}
+
+fn is_heartbeat(path: &str) -> bool {
+    path == "/v1/heartbeats" || path.starts_with("/v1/leases/")
+}
+
+fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
     let limit = api.registry.limits().request_bytes;
     let service = "/v1/namespaces/{namespace}/services/{service}";
     let instance = format!("{service}/instances/{{id}}");
@@ -49,8 +59,11 @@ pub fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
         .route("/v1/leases/{id}/heartbeat", post(heartbeat_one))
         .route("/v1/heartbeats", post(heartbeat_many))
         .route("/v1/services", get(list_services))
+        .route("/v1/query", post(query::http::query))
+        .route("/v1/instances", get(query::http::list))
         .route("/v1/brakes", get(list_brakes))
         .route("/v1/brakes/release", post(release_brake))
+        .merge(cards::router(&instance))
         .merge(proxies::router())
         .route("/v1/resources", get(resources::http::list))
         .route(
@@ -72,7 +85,7 @@ pub(super) type Answer<T> = Result<Json<T>, Problem>;
 type Peer = ConnectInfo<SocketAddr>;
 
 /// A JSON body; an empty one is an empty object.
-struct Body<T>(T);
+pub(super) struct Body<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Problem;
@@ -176,6 +189,10 @@ async fn put_instance(
     of_path("service", &mut registration.service, path.service)?;
     of_path("id", &mut registration.id, path.id)?;
     request.instances = vec![registration];
+    register_one(&shell, request, peer).await
+}
+
+async fn register_one(shell: &Shell, request: proto::RegisterRequest, peer: SocketAddr) -> Answer<Registered> {
     let answer = shell.api.register(request, Some(peer.ip())).await.map_err(|mut problem| {
         // There is one instance: its fields are the body's.
         problem.field = problem.field.trim_start_matches("instances[0].").to_owned();
@@ -349,12 +366,12 @@ async fn list_services(
     shell.api.list_services(&proto::ListServicesRequest { namespace }).map(Json)
 }
 
-/// Server-sent events: `event` is the kind, `id` the token, `data` the event. `Last-Event-ID` resumes.
+/// Server-sent events. `Last-Event-ID` resumes.
 async fn watch_events(
     State(shell): Shared,
     headers: HeaderMap,
     query: Result<Query<proto::WatchRequest>, QueryError>,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+) -> Result<Response, Problem> {
     let mut request = parsed(query)?;
     if let Some(last) = headers.get("last-event-id").and_then(|id| id.to_str().ok()) {
         last.clone_into(&mut request.resume);
@@ -364,12 +381,7 @@ async fn watch_events(
         // An error is the sender's end: Convoy has stopped.
         let _ = stopping.wait_for(|stopping| *stopping).await;
     };
-    let events = shell.api.watch(&request)?.map(|event| {
-        let sse = Event::default().event(event.kind().to_string()).id(&event.token);
-        // The API's own messages can always be written.
-        Ok(sse.json_data(&event).unwrap_or_default())
-    });
-    Ok(Sse::new(events.take_until(Box::pin(stopped))).keep_alive(KeepAlive::new().interval(SSE_KEEP_ALIVE)))
+    Ok(shell.api.watch(&request)?.event_stream(stopped))
 }
 
 async fn metrics(State(shell): Shared) -> impl IntoResponse {

@@ -2,22 +2,25 @@
 //! same names, limits and errors (`error`).
 
 mod brake;
+mod cards;
+pub mod elsewhere;
 pub mod error;
 mod explain;
 pub mod grpc;
 pub mod http;
 mod proxies;
+mod query;
 mod resources;
+mod watch;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use convoy_client::proto::{self, LeaseOutcome};
-use futures_util::Stream;
 
 use self::error::Problem;
 use crate::{
     model::{
-        Incarnation, Instance, Invalid, LeaseId, Namespace, Revision, ServiceName,
+        Incarnation, Instance, Invalid, LeaseId, Namespace, Revision, agent_card,
         limits::at_most,
         parse,
         wire::{self, duration},
@@ -27,8 +30,8 @@ use crate::{
         command::{Error, Versioned},
         digest::Digest,
         lease::Known,
-        state::{EventKind, ServiceState},
-        watch::{Filter, Step, Watch},
+        query::Queries,
+        state::ServiceState,
     },
     telemetry::Metrics,
     xds::convergence::Survey,
@@ -38,6 +41,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Api {
     pub registry: Registry,
+    pub queries: Queries,
     pub survey: Survey,
     pub metrics: Arc<Metrics>,
 }
@@ -52,8 +56,9 @@ impl Api {
         at_most("instances", request.instances.len(), limits.instances_per_call, "instances in one call")?;
         let lease = optional(&request.lease, |lease| LeaseId::parse("lease", lease))?;
         let ttl = request.ttl.map(|ttl| parse::duration("ttl", ttl).and_then(|ttl| limits.check_ttl("ttl", ttl)));
-        let parse = |(index, registration)| {
-            parse::registration(registration, peer, limits)
+        let parse = |(index, mut registration)| {
+            agent_card::complete(&mut registration, limits)
+                .and_then(|()| parse::registration(registration, peer, limits))
                 .map_err(|invalid: Invalid| invalid.inside(&format!("instances[{index}]")))
         };
         let instances = request.instances.into_iter().enumerate().map(parse).collect::<Result<_, _>>()?;
@@ -96,13 +101,13 @@ impl Api {
         let wait = parse::wait("wait", request.wait)?;
         // Nothing is drained if nobody could wait for it.
         let wait = wait.map(|wait| self.survey.place().map(|place| (wait, place))).transpose()?;
-        let service = key.service.clone();
+        let drained = key.clone();
         let outcome = self.registry.drain(key, request.incarnation.map(Incarnation), time).await?;
         let instance = outcome.instances.first();
         // One that drained before did so at the revision it has.
         let revision = instance.map_or(outcome.revision, |instance| instance.revision);
         let barrier = match wait {
-            Some((wait, place)) => Some(self.barrier(&service, revision, wait, place).await),
+            Some((wait, place)) => Some(self.barrier(&drained, revision, wait, place).await),
             None => None,
         };
         let drain_time = instance.and_then(|instance| instance.value.drain).map_or(Duration::ZERO, |drain| drain.time);
@@ -139,7 +144,7 @@ impl Api {
         let key = parse::service_key(&request.namespace, &request.service)?;
         let snapshot = self.registry.snapshot();
         let service = snapshot.services.get(&key).ok_or_else(|| Error::no_service(&key))?;
-        let instances = service.instances.values().map(|instance| self.instance(instance)).collect();
+        let instances = service.all().map(|instance| self.instance(instance)).collect();
         Ok(proto::ListInstancesResponse { instances, revision: snapshot.revision.0 })
     }
 
@@ -175,51 +180,6 @@ impl Api {
         Ok(proto::DeleteServiceResponse { revision: outcome.revision.0 })
     }
 
-    pub fn watch(
-        &self,
-        request: &proto::WatchRequest,
-    ) -> Result<impl Stream<Item = proto::WatchEvent> + Send + use<>, Problem> {
-        let filter = Filter {
-            namespace: optional(&request.namespace, |name| Namespace::parse("namespace", name))?,
-            service: optional(&request.service, |name| ServiceName::parse("service", name))?,
-        };
-        let resume = (!request.resume.is_empty()).then_some(request.resume.as_str());
-        let watch = self.registry.watch(filter, resume)?;
-        Ok(futures_util::stream::unfold((self.clone(), watch), |(api, mut watch): (Self, Watch)| async move {
-            let (step, resume) = watch.next().await?;
-            let event = api.watch_event(step, resume);
-            Some((event, (api, watch)))
-        }))
-    }
-
-    fn watch_event(&self, step: Step, resume: Option<Revision>) -> proto::WatchEvent {
-        let token = self.registry.token(resume);
-        let mut event = proto::WatchEvent { token, revision: resume.unwrap_or_default().0, ..Default::default() };
-        let kind = match step {
-            Step::Reset => proto::WatchKind::Reset,
-            Step::Synced => proto::WatchKind::Synced,
-            Step::Present(instance) => {
-                event.revision = instance.revision.0;
-                event.instance = Some(self.instance(&instance));
-                proto::WatchKind::Added
-            }
-            Step::Happened(happened) => {
-                event.revision = happened.revision.0;
-                event.instance = Some(self.instance(&happened.instance));
-                match happened.kind {
-                    EventKind::Added => proto::WatchKind::Added,
-                    EventKind::Changed => proto::WatchKind::Changed,
-                    EventKind::Removed(cause) => {
-                        event.cause = wire::cause(cause).into();
-                        proto::WatchKind::Removed
-                    }
-                }
-            }
-        };
-        event.kind = kind.into();
-        event
-    }
-
     fn instance(&self, from: &Versioned<Instance>) -> proto::Instance {
         wire::instance(&from.value, from.revision, self.registry.load(from.value.lease))
     }
@@ -252,7 +212,7 @@ fn check_heartbeat(heartbeat: &proto::LeaseHeartbeat) -> Result<(LeaseId, Option
 
 fn service_of(state: &Arc<ServiceState>) -> proto::Service {
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    let (instances, healthy) = (count(state.instances.len()), count(state.healthy()));
+    let (instances, healthy) = (count(state.instances.len() + state.members.len()), count(state.healthy()));
     wire::service(&state.key, &state.service.value, state.service.revision, instances, healthy)
 }
 

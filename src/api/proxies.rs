@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use super::{Api, error::Problem, optional};
 use crate::{
-    model::{Invalid, Namespace, ResourceType, Revision, ServiceKey, limits::quoted, parse},
+    model::{InstanceKey, Invalid, Namespace, ResourceType, Revision, ServiceKey, limits::quoted, parse},
+    registry::virtual_service::places_of,
     translate::names::clusters_of,
     xds::{
         convergence::Place,
@@ -82,18 +83,21 @@ impl Api {
         Ok(self.survey.converged(revision, namespace.as_ref(), Instant::now() + timeout, self.survey.place()?).await)
     }
 
-    /// Waits until no proxy picks an instance of the service any more that left it at a revision.
+    /// Waits until no proxy picks an instance any more that began to leave at a revision.
     pub(super) async fn barrier(
         &self,
-        service: &ServiceKey,
+        instance: &InstanceKey,
         revision: Revision,
         wait: Duration,
         place: Place<'_>,
     ) -> proto::Barrier {
         let deadline = Instant::now() + wait;
         let snapshot = self.registry.snapshot();
-        let clusters: Vec<Arc<str>> =
-            snapshot.services.get(service).map(|state| clusters_of(state).collect()).unwrap_or_default();
+        // Virtual services lead to it as well.
+        let places = [instance.service.clone()].into_iter().chain(places_of(&snapshot, instance));
+        let of =
+            |service: ServiceKey| snapshot.services.get(&service).map(|state| clusters_of(state).collect::<Vec<_>>());
+        let clusters: Vec<Arc<str>> = places.filter_map(of).flatten().collect();
         self.survey.barrier(&clusters, revision, deadline, place).await
     }
 

@@ -7,6 +7,7 @@
 mod agent;
 mod bootstrap;
 mod brake;
+mod card;
 mod check;
 mod child;
 mod deregister;
@@ -19,6 +20,7 @@ mod names;
 mod options;
 mod output;
 mod proxy;
+mod query;
 mod register;
 mod registration;
 mod report;
@@ -66,7 +68,9 @@ enum Command {
     Health(health::Health),
     Explain(explain::Explain),
     Brake(brake::BrakeCommand),
+    Card(card::CardCommand),
     Get(get::Get),
+    Query(query::Query),
     Watch(watch::Watch),
     Proxy(proxy::Proxy),
     Service(service::ServiceCommand),
@@ -108,7 +112,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Health(command) => health::run(command, options, out).await?,
             Command::Explain(command) => explain::run(command, options, out).await?,
             Command::Brake(command) => brake::run(command, options, out).await?,
+            Command::Card(command) => card::run(command, options, out).await?,
             Command::Get(command) => get::run(command, options, out).await?,
+            Command::Query(command) => query::run(command, options, out).await?,
             Command::Watch(command) => watch::run(command, options, out).await?,
             Command::Proxy(command) => return proxy::run(command, options, out).await,
             Command::Service(command) => service::run(command, options, out).await?,
@@ -166,8 +172,13 @@ mod tests {
             "get inst",
             "get instances reviews -o json",
             "get instance reviews/reviews-1 -n prod",
+            "card register readers/reader-1 - --address 10.0.0.7 --ttl 10m",
+            "card get readers/reader-1",
+            "card list readers -o json",
             "get px --no-headers",
             "get proxies web-1 -o name",
+            "query instance.ready --order-by load --limit 5",
+            "query --text legal --near eu/eu-a --facet zone --facet label:language -o json --fields id,labels.language",
             "watch",
             "watch reviews -o json --timeout 1s",
             "service put reviews --port http:8080 --export-to shop,bank --drain-time 5s",
@@ -218,7 +229,12 @@ mod tests {
             "serve --storage disk",
             "serve --http-address 7070",
             "register --service a --port 80 --label a",
+            "card",
+            "card register readers/reader-1",
+            "card get readers",
             "watch a b",
+            "query --limit 0",
+            "query --near eu --order-by load",
             "service put",
             "service put a --port x",
             "resource put",

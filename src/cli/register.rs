@@ -41,7 +41,7 @@ pub(super) async fn run(register: Register, options: &Options, out: &mut dyn Wri
     output::print(out, options, &answer, &names, "", |_| table(&answer))
 }
 
-fn table(answer: &RegisterResponse) -> output::Table {
+pub(super) fn table(answer: &RegisterResponse) -> output::Table {
     let lease = answer.lease.clone().unwrap_or_default();
     let Lease { id, ttl, heartbeat_interval } = lease;
     let text = |time: Option<prost_types::Duration>| {

@@ -5,7 +5,7 @@ use std::{io::Write, time::Duration};
 use clap::{Args, Subcommand};
 use convoy_client::{
     json::parse_duration,
-    proto::{BrakePolicy, Checks, DeleteServiceRequest, ExportTo, PutServiceRequest, ServicePort},
+    proto::{BrakePolicy, Checks, DeleteServiceRequest, ExportTo, Failover, PutServiceRequest, ServicePort},
 };
 
 use super::{
@@ -54,6 +54,13 @@ struct Put {
     /// A port, as NUMBER, NAME:NUMBER or NAME:NUMBER/PROTOCOL (http, http2, grpc, tcp); it is never taken away again
     #[arg(long = "port", value_name = "PORT")]
     ports: Vec<PortArgument>,
+    /// Whether a proxy goes to its own zone first, then to its region; on, off, or on with an overprovisioning factor in
+    /// percent
+    #[arg(long, value_name = "on|off|PERCENT", value_parser = failover)]
+    failover: Option<Failover>,
+    /// Makes it a virtual service: its members are the instances, of any service, that match this condition (CEL)
+    #[arg(long, value_name = "CONDITION", default_value = "", hide_default_value = true)]
+    selector: String,
     /// Whether those that fall silent together are kept for a while, as suspects
     #[arg(long, value_name = "on|off", value_parser = on_or_off)]
     brake: Option<bool>,
@@ -68,6 +75,7 @@ struct Put {
 const PUT: &str = "Examples:
   convoy service put reviews --port http:8080 --port admin:9000/tcp
   convoy service put reviews --export-to * --drain-time 30s
+  convoy service put readers --port http:80/http --selector instance.has_capability('ocr')
   convoy service put reviews --check http:/healthz,interval=5s,unhealthy=3/5
   convoy service put reviews --check alive=tcp,liveness,deregister-after=5m --check grpcs:reviews.v1,ca=ca.pem
 Kinds of checks: http:/PATH, https:/PATH, tcp, tls, grpc[:SERVICE], grpcs[:SERVICE]
@@ -94,6 +102,15 @@ pub(super) async fn run(command: ServiceCommand, options: &Options, out: &mut dy
                 _ => output::print(out, options, &answer, &[name], "", |_| Table::default()),
             }
         }
+    }
+}
+
+fn failover(text: &str) -> Result<Failover, String> {
+    match (text, text.parse()) {
+        ("on", _) => Ok(Failover { by_locality: true, ..Failover::default() }),
+        ("off", _) => Ok(Failover::default()),
+        (_, Ok(overprovisioning_factor)) => Ok(Failover { by_locality: true, overprovisioning_factor }),
+        _ => Err("it is on, off, or a number of percent".into()),
     }
 }
 
@@ -131,5 +148,7 @@ fn request(put: Put, options: &Options) -> PutServiceRequest {
         export_to: put.export_to.map(exports),
         brake: put.brake.map(|on| BrakePolicy { off: !on }),
         checks: checks(put.checks),
+        failover: put.failover,
+        selector: put.selector,
     }
 }

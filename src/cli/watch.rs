@@ -16,6 +16,7 @@ use super::{
 
 const EXAMPLES: &str = "Examples:
   convoy watch
+  convoy watch --selector 'instance.labels.language == \"python\"'
   convoy watch reviews -o json | jq -r .instance.id";
 
 /// Print what there is, then every change
@@ -26,14 +27,18 @@ const EXAMPLES: &str = "Examples:
 pub(super) struct Watch {
     /// One service; all when not set
     service: Option<String>,
+    /// Only instances of which this holds, a condition in CEL on `instance`
+    #[arg(long, value_name = "CEL", default_value = "", hide_default_value = true)]
+    selector: String,
     /// Go on after the event with this token
     #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
     resume: String,
 }
 
 pub(super) async fn run(watch: Watch, options: &Options, out: &mut dyn Write) -> anyhow::Result<()> {
-    let service = watch.service.unwrap_or_default();
-    let request = WatchRequest { namespace: options.namespaces(), service, resume: watch.resume };
+    let Watch { service, selector, resume } = watch;
+    let service = service.unwrap_or_default();
+    let request = WatchRequest { namespace: options.namespaces(), service, resume, selector };
     let mut events = options.client()?.watch(request);
     let mut heard = false;
     loop {
@@ -59,6 +64,8 @@ fn write_event(out: &mut dyn Write, event: &WatchEvent, options: &Options, now: 
                 writeln!(out, "{}", tables::instance_name(instance))?;
             }
         }
+        // It says nothing to people.
+        Format::Table | Format::Wide if event.kind() == WatchKind::Bookmark => {}
         Format::Table | Format::Wide => writeln!(out, "{}", line(event, options.all_namespaces, now))?,
     }
     Ok(())
@@ -79,7 +86,9 @@ fn line(event: &WatchEvent, namespaces: bool, now: SystemTime) -> String {
                 cause => cause.to_string(),
             };
             let address = format!("{} {}", instance.address, tables::ports(&instance.ports));
-            format!("{head}  {name:<28}  {address:<28}  {why:<12}  weight {}", instance.weight)
+            let changes: Vec<String> = event.changes().map(|change| change.to_string()).collect();
+            let changes = if changes.is_empty() { String::new() } else { format!("  ({})", changes.join(", ")) };
+            format!("{head}  {name:<28}  {address:<28}  {why:<12}  weight {}{changes}", instance.weight)
         }
         (None, WatchKind::Reset) => format!("{head}  what was told is too old: all that there is follows"),
         (None, _) => head,
@@ -99,7 +108,7 @@ mod tests {
 
     use convoy_client::{
         Port, Protocol,
-        proto::{Health, Instance, Verdict},
+        proto::{Health, Instance, Verdict, WatchChange},
     };
 
     use super::*;
@@ -123,6 +132,10 @@ mod tests {
             cause: cause.into(),
             revision: 17,
             token: "t".into(),
+            changes: match kind {
+                WatchKind::Changed => vec![WatchChange::Health.into(), WatchChange::Weight.into()],
+                _ => Vec::new(),
+            },
         };
         for (event, namespaces, text) in [
             (
@@ -134,6 +147,11 @@ mod tests {
                 event(WatchKind::Removed, Some(&instance), RemovalCause::Expired),
                 true,
                 "01:01:01  removed   prod/reviews/reviews-1        10.0.0.7 http:8080            expired       weight 100  revision 17",
+            ),
+            (
+                event(WatchKind::Changed, Some(&instance), RemovalCause::Unspecified),
+                false,
+                "01:01:01  changed   reviews/reviews-1             10.0.0.7 http:8080            healthy       weight 100  (health, weight)  revision 17",
             ),
             (event(WatchKind::Synced, None, RemovalCause::Unspecified), false, "01:01:01  synced    revision 17"),
         ] {

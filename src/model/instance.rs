@@ -76,6 +76,8 @@ pub struct InstanceSpec {
     pub sla: Sla,
     /// For people, and for those who search by words.
     pub description: Arc<str>,
+    /// Its A2A agent card, as `agent_card` let it in.
+    pub card: Option<Arc<str>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

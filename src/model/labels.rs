@@ -34,6 +34,11 @@ impl Labels {
         self.0.is_empty()
     }
 
+    /// What it takes to look at all of them.
+    pub fn bytes(&self) -> usize {
+        self.0.len()
+    }
+
     pub fn to_map(&self) -> BTreeMap<String, String> {
         self.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }

@@ -51,6 +51,8 @@ pub struct Limits {
     pub capabilities: usize,
     /// Labels, capabilities, locality and SLA of one instance, together.
     pub metadata_bytes: usize,
+    /// An A2A agent card, as JSON without blanks.
+    pub agent_card_bytes: usize,
     pub ports: usize,
     /// One HTTP body or gRPC message of the public API.
     pub request_bytes: usize,
@@ -60,6 +62,8 @@ pub struct Limits {
     pub instances_per_lease: usize,
     pub leases_per_heartbeat: usize,
     pub watchers: usize,
+    /// Services whose members are found by a selector.
+    pub virtual_services: usize,
     /// Resources that are written and not generated, of all types.
     pub raw_resources: usize,
     pub checks_per_service: usize,
@@ -76,6 +80,7 @@ impl Default for Limits {
             label_value_bytes: 256,
             capabilities: 256,
             metadata_bytes: 32 * 1024,
+            agent_card_bytes: 64 * 1024,
             ports: 16,
             request_bytes: 1024 * 1024,
             instances_per_service: 10_000,
@@ -83,6 +88,7 @@ impl Default for Limits {
             instances_per_lease: 1_000,
             leases_per_heartbeat: 1_000,
             watchers: 10_000,
+            virtual_services: 1_000,
             raw_resources: 10_000,
             checks_per_service: 16,
         }

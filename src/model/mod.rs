@@ -1,6 +1,7 @@
 //! The nouns: plain values without behaviour of their own, valid by construction. What comes from outside is parsed
 //! once, in `parse`, into these types; inside nobody checks again.
 
+pub mod agent_card;
 pub mod check;
 pub mod health;
 pub mod ids;
@@ -29,7 +30,8 @@ pub use limits::{Invalid, Limits};
 pub use node::{Node, NodeSelector};
 pub use raw::{RawKey, RawResource};
 pub use resource_type::ResourceType;
-pub use service::{Exports, Service, ServicePatch, ServicePort};
+pub use selector::InstanceSelector;
+pub use service::{Exports, Failover, Service, ServicePatch, ServicePort};
 
 /// A moment in Unix milliseconds: for people and for records, never to time anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,19 +7,22 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 use convoy_client::proto;
 
 use super::{
-    Brake, BrakeScope, Capability, Exports, History, InstanceId, InstanceKey, InstanceSpec, Invalid, Labels, Limits,
-    Locality, Namespace, OverrideHealth, Port, PortName, Protocol, RemovalCause, ServiceKey, ServiceName, ServicePatch,
-    ServicePort, Sla, Transition, Turn, UnixMillis, Verdict, limits::at_most,
+    Brake, BrakeScope, Capability, Exports, Failover, History, InstanceId, InstanceKey, InstanceSpec, Invalid, Labels,
+    Limits, Locality, Namespace, OverrideHealth, Port, PortName, Protocol, RemovalCause, ServiceKey, ServiceName,
+    ServicePatch, ServicePort, Sla, Transition, Turn, UnixMillis, Verdict,
+    limits::at_most,
+    selector::{InstanceSelector, Knows},
 };
 
 pub use check::checks;
 
 const DEFAULT_WEIGHT: u32 = 100;
-const MAX_CAPABILITY_NAME_BYTES: usize = 256;
-const MAX_CAPABILITY_VERSION_BYTES: usize = 64;
+pub(super) const MAX_CAPABILITY_NAME_BYTES: usize = 256;
+pub(super) const MAX_CAPABILITY_VERSION_BYTES: usize = 64;
 const MAX_LOCALITY_BYTES: usize = 63;
-const MAX_DESCRIPTION_BYTES: usize = 1024;
+pub(super) const MAX_DESCRIPTION_BYTES: usize = 1024;
 const MAX_REASON_BYTES: usize = 256;
+const OVERPROVISIONING: std::ops::RangeInclusive<u32> = 100..=1_000;
 /// A longer latency is a mistake, and one beyond 584 years cannot be told in JSON.
 const MAX_LATENCY: Duration = Duration::from_secs(24 * 60 * 60);
 /// A service for more namespaces is for all.
@@ -60,6 +63,7 @@ pub fn registration(
         locality: Arc::new(locality(from.locality.unwrap_or_default())?),
         sla: sla(from.sla.unwrap_or_default())?,
         description: text("description", from.description, MAX_DESCRIPTION_BYTES)?.into(),
+        card: (!from.agent_card.is_empty()).then(|| from.agent_card.into()),
     };
     Ok((key, Arc::new(spec)))
 }
@@ -252,7 +256,25 @@ pub fn service(from: &proto::PutServiceRequest, limits: &Limits) -> Result<Servi
         exports: from.export_to.as_ref().map(|to| exports(&to.namespaces)).transpose()?,
         brake: from.brake.map(|brake| !brake.off),
         checks: from.checks.as_ref().map(|from| checks(from, limits.checks_per_service)).transpose()?,
+        failover: from.failover.map(failover).transpose()?,
+        selector: selector("selector", &from.selector)?,
     })
+}
+
+fn failover(from: proto::Failover) -> Result<Option<Failover>, Invalid> {
+    let factor = match from.overprovisioning_factor {
+        0 => Failover::DEFAULT_OVERPROVISIONING,
+        factor => factor,
+    };
+    if !OVERPROVISIONING.contains(&factor) {
+        return Err(Invalid::new("failover.overprovisioning_factor", factor, "from 100 to 1000, in percent"));
+    }
+    Ok(from.by_locality.then_some(Failover { overprovisioning_factor: factor }))
+}
+
+/// A condition on what is stored of an instance; none if it is empty.
+pub fn selector(field: &str, text: &str) -> Result<Option<InstanceSelector>, Invalid> {
+    (!text.is_empty()).then(|| InstanceSelector::parse(field, text, Knows::Stored)).transpose()
 }
 
 /// Namespaces, or `*` for all.

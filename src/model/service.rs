@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Check, Invalid, Namespace, PortName, Protocol};
+use super::{Check, Invalid, Namespace, PortName, Protocol, selector::InstanceSelector};
 
 /// How long an instance drains when the service does not say.
 pub const DEFAULT_DRAIN_TIME: Duration = Duration::from_secs(15);
@@ -30,6 +30,22 @@ pub struct Service {
     pub brake: bool,
     /// By name.
     pub checks: Arc<[Check]>,
+    /// Whether a proxy goes to its own zone first, then to its region.
+    pub failover: Option<Failover>,
+    /// Of a virtual service: its members are the instances, of any service, that match.
+    pub selector: Option<InstanceSelector>,
+}
+
+/// Endpoints have priorities by where they are, seen from the proxy: its own zone, its own region, elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failover {
+    /// In percent, 100 to 1 000: with 140 a zone is left in part when less than 72 % of it are healthy.
+    pub overprovisioning_factor: u32,
+}
+
+impl Failover {
+    /// Envoy's own.
+    pub const DEFAULT_OVERPROVISIONING: u32 = 140;
 }
 
 /// What somebody puts: what is left out stays as it is.
@@ -42,6 +58,8 @@ pub struct ServicePatch {
     pub exports: Option<Exports>,
     pub brake: Option<bool>,
     pub checks: Option<Arc<[Check]>>,
+    pub failover: Option<Option<Failover>>,
+    pub selector: Option<InstanceSelector>,
 }
 
 impl Service {
@@ -54,7 +72,13 @@ impl Service {
             exports: Exports::default(),
             brake: true,
             checks: Arc::default(),
+            failover: None,
+            selector: None,
         }
+    }
+
+    pub fn is_virtual(&self) -> bool {
+        self.selector.is_some()
     }
 }
 
@@ -78,6 +102,8 @@ impl ServicePatch {
             exports: self.exports.clone().unwrap_or(stays.exports),
             brake: self.brake.unwrap_or(stays.brake),
             checks: self.checks.clone().unwrap_or(stays.checks),
+            failover: self.failover.unwrap_or(stays.failover),
+            selector: self.selector.clone().or(stays.selector),
         })
     }
 }
@@ -117,6 +143,8 @@ mod tests {
             exports: Some(exports.clone()),
             brake: Some(false),
             checks: None,
+            failover: Some(Some(Failover { overprovisioning_factor: 140 })),
+            selector: None,
         };
         let changed = patch.apply(Some(&service)).expect("valid");
         assert_eq!((changed.default_port.as_str(), changed.drain_time, &changed.exports), ("extra", time, &exports));

@@ -32,7 +32,7 @@ pub fn protocol(from: Protocol) -> proto::Protocol {
     }
 }
 
-fn verdict(from: Verdict) -> proto::Verdict {
+pub fn verdict(from: Verdict) -> proto::Verdict {
     match from {
         Verdict::Starting => proto::Verdict::Starting,
         Verdict::Healthy => proto::Verdict::Healthy,
@@ -132,6 +132,12 @@ pub fn locality(from: &Locality) -> Option<proto::Locality> {
 
 /// The registration that makes this spec again.
 pub fn registration(key: &InstanceKey, spec: &InstanceSpec) -> proto::Registration {
+    let agent_card = spec.card.as_deref().unwrap_or_default().to_owned();
+    proto::Registration { agent_card, ..without_card(key, spec) }
+}
+
+/// A card may be large, and is shown only to those who ask for it.
+fn without_card(key: &InstanceKey, spec: &InstanceSpec) -> proto::Registration {
     let port = |port: &super::Port| proto::Port {
         name: port.name.to_string(),
         port: port.number.into(),
@@ -162,11 +168,12 @@ pub fn registration(key: &InstanceKey, spec: &InstanceSpec) -> proto::Registrati
         locality: locality(&spec.locality),
         sla: (sla != proto::Sla::default()).then_some(sla),
         description: spec.description.to_string(),
+        agent_card: String::new(),
     }
 }
 
 pub fn instance(from: &Instance, revision: Revision, load: Option<proto::Load>) -> proto::Instance {
-    let said = registration(&from.key, &from.spec);
+    let said = without_card(&from.key, &from.spec);
     proto::Instance {
         namespace: said.namespace,
         service: said.service,
@@ -213,6 +220,11 @@ pub fn service(key: &ServiceKey, from: &Service, revision: Revision, instances: 
         export_to: Some(proto::ExportTo { namespaces: exports(&from.exports) }),
         brake: Some(proto::BrakePolicy { off: !from.brake }),
         checks: (!from.checks.is_empty()).then(|| proto::Checks { checks: from.checks.iter().map(check).collect() }),
+        failover: from.failover.map(|failover| proto::Failover {
+            by_locality: true,
+            overprovisioning_factor: failover.overprovisioning_factor,
+        }),
+        selector: from.selector.as_ref().map(|selector| selector.as_str().to_owned()).unwrap_or_default(),
     }
 }
 

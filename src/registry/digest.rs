@@ -49,8 +49,8 @@ impl fmt::Display for Digest {
 
 /// Everything in it; whoever adds a field is told here.
 fn hash_spec(spec: &InstanceSpec, hasher: &mut Xxh3Default) {
-    let InstanceSpec { address, ports, weight, ready, labels, capabilities, locality, sla, description } = spec;
-    (address, weight, ready, labels, locality, description, ports.len(), capabilities.len()).hash(hasher);
+    let InstanceSpec { address, ports, weight, ready, labels, capabilities, locality, sla, description, card } = spec;
+    (address, weight, ready, labels, locality, description, card, ports.len(), capabilities.len()).hash(hasher);
     for Port { name, number, protocol } in ports {
         (name, number, protocol).hash(hasher);
     }

@@ -11,9 +11,12 @@ mod keeping;
 pub mod lease;
 pub mod pace;
 mod plan;
+pub mod query;
+pub mod selector_index;
 pub mod state;
 mod task;
 pub mod timers;
+pub mod virtual_service;
 pub mod watch;
 mod wheel;
 
@@ -48,7 +51,7 @@ use self::{
     pace::Pace,
     state::{Dirty, Snapshot, State},
     timers::{Marker, Timers},
-    watch::EventLog,
+    watch::{EventLog, Watches},
 };
 use crate::{
     dirty::DirtySet,
@@ -84,7 +87,7 @@ struct Inner {
     /// Of the same, the services, for those who probe them.
     dirty_services: Arc<DirtySet<ServiceKey>>,
     commands: mpsc::Sender<Queued>,
-    watchers: Arc<()>,
+    watches: Watches,
     /// The last write has failed.
     store_fails: Arc<AtomicBool>,
     /// What the store held when it was opened.
@@ -181,7 +184,7 @@ impl Registry {
             dirty: Arc::default(),
             dirty_services: Arc::default(),
             commands,
-            watchers: Arc::new(()),
+            watches: Watches::default(),
             store_fails: Arc::default(),
             opened_with,
             trust: Arc::default(),

@@ -13,7 +13,7 @@ use std::{
 
 use imbl::{HashMap as SharedHashMap, OrdMap};
 
-use super::{command::Versioned, digest::Digest};
+use super::{command::Versioned, digest::Digest, virtual_service::Virtuals};
 use crate::{
     model::{
         Exports, Instance, InstanceId, InstanceKey, Lease, LeaseId, Node, RawKey, RawResource, RemovalCause,
@@ -67,6 +67,8 @@ pub struct ServiceState {
     /// Of the last change to the service or to one of its instances.
     pub revision: Revision,
     pub instances: OrdMap<InstanceId, Versioned<Instance>>,
+    /// Of a virtual service: who matches its selector, of whichever service.
+    pub members: OrdMap<InstanceKey, Versioned<Instance>>,
     /// Who has which address and port.
     pub addresses: SharedHashMap<(IpAddr, u16), InstanceId>,
 }
@@ -74,7 +76,8 @@ pub struct ServiceState {
 impl ServiceState {
     fn new(key: ServiceKey, service: Versioned<Service>) -> Self {
         let revision = service.revision;
-        Self { key, service, revision, instances: OrdMap::new(), addresses: SharedHashMap::new() }
+        let (instances, members, addresses) = Default::default();
+        Self { key, service, revision, instances, members, addresses }
     }
 
     /// Who may see the service.
@@ -82,8 +85,13 @@ impl ServiceState {
         (self.key.clone(), self.service.value.exports.clone())
     }
 
+    /// Those that it leads to: its own instances, or the members of a virtual service.
+    pub fn all(&self) -> impl Iterator<Item = &Versioned<Instance>> {
+        self.instances.values().chain(self.members.values())
+    }
+
     pub fn healthy(&self) -> usize {
-        self.instances.values().filter(|instance| instance.value.health().verdict == Verdict::Healthy).count()
+        self.all().filter(|instance| instance.value.health().verdict == Verdict::Healthy).count()
     }
 
     fn insert(&mut self, instance: Versioned<Instance>) -> Option<Versioned<Instance>> {
@@ -164,7 +172,8 @@ pub struct Effects {
 
 #[derive(Debug, Default)]
 pub struct State {
-    snapshot: Snapshot,
+    pub(super) snapshot: Snapshot,
+    pub(super) virtuals: Virtuals,
     leases: HashMap<LeaseId, LeaseState>,
     tombstones_by_age: BTreeSet<(UnixMillis, InstanceKey)>,
     /// Services without instances, in the order in which they became so.
@@ -287,12 +296,15 @@ impl State {
                 state.revision = revision;
             }
             None => {
-                self.empty_services.insert(key.clone(), now);
+                if !service.value.is_virtual() {
+                    self.empty_services.insert(key.clone(), now);
+                }
                 let state = ServiceState::new(key.clone(), service);
                 self.snapshot.services.insert(key.clone(), Arc::new(state));
             }
         }
-        effects.dirty.insert(Dirty::Service(key));
+        effects.dirty.insert(Dirty::Service(key.clone()));
+        self.service_selects(&key, revision, effects);
     }
 
     fn delete_service(&mut self, key: &ServiceKey, revision: Revision, now: UnixMillis, effects: &mut Effects) {
@@ -301,6 +313,7 @@ impl State {
             self.remove_instance(&instance.value.key, revision, RemovalCause::Deregistered, now, effects);
         }
         self.snapshot.services.remove(key);
+        self.virtuals.remove(key);
         self.empty_services.remove(key);
         effects.dirty.insert(Dirty::Service(key.clone()));
     }
@@ -320,6 +333,7 @@ impl State {
             effects.drains.push((key.clone(), drain.time));
         }
         effects.dirty.insert(Dirty::Service(key.service));
+        self.member_changed(before.as_ref(), Some(&instance), effects);
         let kind = if before.is_some() { EventKind::Changed } else { EventKind::Added };
         effects.events.push(Event { kind, revision: instance.revision, before, instance });
     }
@@ -344,6 +358,7 @@ impl State {
         }
         self.move_member(Some(&instance.value), None, effects);
         effects.dirty.insert(Dirty::Service(key.service.clone()));
+        self.member_changed(Some(&instance), None, effects);
         let before = Some(instance.clone());
         effects.events.push(Event { kind: EventKind::Removed(cause), revision, before, instance });
     }

@@ -6,10 +6,10 @@ use convoy_client::proto::{Check, Checks, TcpProbe};
 
 use super::{Change, CommitError, Key, Opened, Record, Storage, Transaction, memory::MemoryStore, redb::RedbStore};
 use crate::model::{
-    Brake, BrakeScope, Capability, CheckKind, CheckState, CheckStatus, Exports, Incarnation, Instance, InstanceSpec,
-    Lease, LeaseId, Locality, Namespace, NodeSelector, Override, OverrideHealth, Port, PortName, Protocol, RawKey,
-    RawResource, RemovalCause, Revision, Service, ServicePort, Share, Sla, Tombstone, Transition, Turn, UnixMillis,
-    Verdict, parse,
+    Brake, BrakeScope, Capability, CheckKind, CheckState, CheckStatus, Exports, Failover, Incarnation, Instance,
+    InstanceSpec, Lease, LeaseId, Locality, Namespace, NodeSelector, Override, OverrideHealth, Port, PortName,
+    Protocol, RawKey, RawResource, RemovalCause, Revision, Service, ServicePort, Share, Sla, Tombstone, Transition,
+    Turn, UnixMillis, Verdict, parse,
 };
 
 pub(crate) fn service(name: &str) -> (Key, Record) {
@@ -22,6 +22,8 @@ pub(crate) fn service(name: &str) -> (Key, Record) {
         exports: Exports { all: true, namespaces: [Namespace::default()].into() },
         brake: false,
         checks: parse::checks(&Checks { checks: vec![tcp] }, 1).expect("a check"),
+        failover: Some(Failover { overprovisioning_factor: 200 }),
+        selector: parse::selector("selector", "instance.labels.a == 'b'").expect("a selector"),
     };
     (Key::Service(parse::service_key("", name).expect("a key")), Record::Service(Arc::new(service)))
 }
@@ -44,6 +46,7 @@ pub(crate) fn instance(service: &str, id: &str, weight: u16) -> (Key, Record) {
         locality: Arc::new(Locality { region: "r".into(), ..Locality::default() }),
         sla: Sla { throughput_rps: Some(0.5), ..Sla::default() },
         description: "a reader".into(),
+        card: Some("{}".into()),
     };
     let turn = |turn| Transition { at: UnixMillis(3), turn, reason: "why".into() };
     let check = CheckState {

@@ -7,9 +7,9 @@ use prost::Message;
 
 use super::{Key, Record};
 use crate::model::{
-    CheckKind, CheckState, CheckStatus, Drain, Incarnation, Instance, InstanceKey, Invalid, Lease, LeaseId, Limits,
-    NodeSelector, Override, RawKey, RawResource, RemovalCause, Revision, Service, Share, Tombstone, UnixMillis, parse,
-    wire,
+    CheckKind, CheckState, CheckStatus, Drain, Failover, Incarnation, Instance, InstanceKey, Invalid, Lease, LeaseId,
+    Limits, NodeSelector, Override, RawKey, RawResource, RemovalCause, Revision, Service, Share, Tombstone, UnixMillis,
+    parse, wire,
 };
 
 #[allow(clippy::large_enum_variant, reason = "generated; one is decoded at a time")]
@@ -80,6 +80,8 @@ pub fn encode(revision: Revision, record: &Record) -> Vec<u8> {
             export_to: wire::exports(&service.exports),
             no_brake: !service.brake,
             checks: service.checks.iter().map(wire::check).collect(),
+            failover: service.failover.map_or(0, |failover| failover.overprovisioning_factor),
+            selector: service.selector.as_ref().map(|selector| selector.as_str().to_owned()).unwrap_or_default(),
         }),
         Record::Instance(instance) => stored_record::Record::Instance(StoredInstance {
             registration: Some(wire::registration(&instance.key, &instance.spec)),
@@ -132,7 +134,11 @@ pub fn decode(bytes: &[u8]) -> Result<(Revision, Record), Unreadable> {
             };
             let patch = parse::service(&said, &no_limits())?;
             let (drain_time, exports) = (Duration::from_millis(from.drain_time_ms), parse::exports(&from.export_to)?);
-            Record::Service(Arc::new(Service { drain_time, exports, brake: !from.no_brake, ..patch.apply(None)? }))
+            let overprovisioning_factor = from.failover;
+            let failover = (overprovisioning_factor != 0).then_some(Failover { overprovisioning_factor });
+            let (brake, selector) = (!from.no_brake, parse::selector("selector", &from.selector)?);
+            let new = patch.apply(None)?;
+            Record::Service(Arc::new(Service { drain_time, exports, brake, failover, selector, ..new }))
         }
         stored_record::Record::Instance(from) => Record::Instance(Arc::new(decode_instance(from)?)),
         stored_record::Record::Tombstone(from) => Record::Tombstone(Tombstone {

@@ -8,32 +8,45 @@
 //! | starting, unhealthy | left out |
 //!
 //! Suspects keep the status that they had when no endpoint would be HEALTHY without them, and when it is Convoy that is
-//! blind: what it cannot see is no reason to change anything. Weight 0 is left out too. UNHEALTHY is never sent. Localities and endpoints come in a stable order, each address
+//! blind: what it cannot see is no reason to change anything. gRPC's own clients take HEALTHY endpoints only: they are told
+//! the degraded as HEALTHY at later priorities. Weight 0 is left out too.
+//!
+//! With failover by locality the priority is how far an endpoint is from the proxy: its own zone, its own region,
+//! elsewhere. Else all have one; a locality's weight being that of its endpoints, each gets its share wherever it is. UNHEALTHY is never sent. Localities and endpoints come in a stable order, each address
 //! once (the registry sees to it), and a locality's weight is the sum of its endpoints' (gRPC leaves out a locality
 //! without one). Endpoints are written field by field into the assignment: that costs about as much as copying them
 //! from a place where they were kept, and needs none.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fmt::{self, Write},
     net::IpAddr,
     sync::Arc,
 };
 
-use envoy_types::pb::envoy::config::core::v3::{HealthStatus, Locality as EnvoyLocality};
+use envoy_types::pb::envoy::config::{
+    core::v3::{HealthStatus, Locality as EnvoyLocality},
+    endpoint::v3::cluster_load_assignment::Policy,
+};
 use prost::{
     Message,
     encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len},
 };
 
-use super::{Built, names::parse_cluster, number};
+use super::{Built, Vantage, names::parse_cluster, number};
 use crate::{
-    model::{BrakeScope, Instance, Locality, Port, PortName, Verdict},
-    registry::state::{ServiceState, Snapshot},
+    model::{BrakeScope, Instance, Locality, Port, PortName, Protocol, Verdict},
+    registry::{
+        command::Versioned,
+        state::{ServiceState, Snapshot},
+    },
 };
 
+/// An assignment of a virtual service holds no more than this, in the order of namespaces, services and ids.
+const MAX_MEMBERS: usize = 10_000;
+
 /// The assignment of a known service is never absent: without endpoints it is empty.
-pub fn build(name: &str, snapshot: &Snapshot) -> Option<Built> {
+pub fn build(name: &str, vantage: &Vantage, snapshot: &Snapshot) -> Option<Built> {
     let (key, port) = parse_cluster(name)?;
     let state = snapshot.services.get(&key)?;
     let service = &state.service.value;
@@ -42,9 +55,11 @@ pub fn build(name: &str, snapshot: &Snapshot) -> Option<Built> {
         Some(port) => port,
         None => &service.default_port,
     };
-    Some(Built { bytes: assignment(name, state, port), service: Some(state.owner()), ..Built::default() })
+    let bytes = assignment(name, state, port, vantage);
+    Some(Built { bytes, service: Some(state.owner()), ..Built::default() })
 }
 
+/// Endpoints of one locality and priority.
 #[derive(Default)]
 struct Group {
     endpoints: Vec<u8>,
@@ -52,31 +67,93 @@ struct Group {
 }
 
 /// `envoy.config.endpoint.v3.ClusterLoadAssignment`, field by field, from encoded endpoints.
-fn assignment(name: &str, state: &ServiceState, port: &PortName) -> Vec<u8> {
-    let mut groups: BTreeMap<&Arc<Locality>, Group> = BTreeMap::new();
-    let with_port = || state.instances.values().filter_map(|of| Some((&*of.value, of.value.port(port)?)));
-    let suspects = if with_port().any(|(of, _)| status(of, Suspects::Degraded) == Some(HealthStatus::Healthy)) {
-        Suspects::Degraded
-    } else {
-        Suspects::AsBefore
-    };
-    for (instance, endpoint) in with_port() {
-        let Some(status) = status(instance, suspects) else { continue };
+fn assignment(name: &str, state: &ServiceState, port: &PortName, vantage: &Vantage) -> Vec<u8> {
+    let endpoints = endpoints(state, port);
+    let healthy = |(of, _): &(&Instance, &Port)| status(of, Suspects::Degraded) == Some(HealthStatus::Healthy);
+    let suspects = if endpoints.iter().any(healthy) { Suspects::Degraded } else { Suspects::AsBefore };
+    let near = vantage.locality.as_deref().zip(state.service.value.failover);
+    let mut groups: BTreeMap<(u32, &Arc<Locality>), Group> = BTreeMap::new();
+    for (instance, endpoint) in endpoints {
+        let Some(mut status) = status(instance, suspects) else { continue };
+        let mut distance = near.map_or(0, |(from, _)| distance(from, &instance.spec.locality));
+        if vantage.grpc && status == HealthStatus::Degraded {
+            // Those that are not well come after all others: gRPC knows no other way to leave them for later.
+            (status, distance) = (HealthStatus::Healthy, distance + DISTANCES);
+        }
         let weight = instance.weight();
-        let group = groups.entry(&instance.spec.locality).or_default();
+        let group = groups.entry((distance, &instance.spec.locality)).or_default();
         put_endpoint(instance.spec.address, weight, endpoint, status, &mut group.endpoints);
         group.weight = group.weight.saturating_add(weight.into());
     }
     let mut bytes = Vec::new();
     put_bytes(1, name.as_bytes(), &mut bytes);
-    for (locality, group) in groups {
-        put_bytes(2, &locality_endpoints(locality, &group), &mut bytes);
+    let (mut priority, mut last) = (0, None);
+    for ((distance, locality), group) in groups {
+        // Envoy takes priorities without gaps only.
+        if last.is_some_and(|last| last != distance) {
+            priority += 1;
+        }
+        last = Some(distance);
+        put_bytes(2, &locality_endpoints(locality, priority, &group), &mut bytes);
+    }
+    if let Some((_, failover)) = near {
+        let policy = Policy { overprovisioning_factor: number(failover.overprovisioning_factor), ..Policy::default() };
+        put_bytes(4, &policy.encode_to_vec(), &mut bytes);
     }
     bytes
 }
 
+/// Who may be in a port's assignment: each address once.
+fn endpoints<'a>(state: &'a ServiceState, port: &PortName) -> Vec<(&'a Instance, &'a Port)> {
+    if !state.service.value.is_virtual() {
+        let with_port = |of: &'a Versioned<Instance>| Some((&*of.value, of.value.port(port)?));
+        return state.instances.values().filter_map(with_port).collect();
+    }
+    let protocol = state.service.value.ports.get(port).map(|port| port.protocol);
+    let of_member = |of: &'a Versioned<Instance>| Some((&*of.value, member_port(&of.value, port, protocol?)?));
+    let mut members: Vec<(&Instance, &Port)> = state.members.values().filter_map(of_member).take(MAX_MEMBERS).collect();
+    // Of two services that have the same address, the newest registration speaks for it.
+    let mut newest: HashMap<(IpAddr, u16), &Instance> = HashMap::with_capacity(members.len());
+    for (instance, port) in &members {
+        let known = newest.entry((instance.spec.address, port.number)).or_insert(instance);
+        if (known.registered_at, &known.key) < (instance.registered_at, &instance.key) {
+            *known = instance;
+        }
+    }
+    members.retain(|(instance, port)| newest[&(instance.spec.address, port.number)].key == instance.key);
+    members
+}
+
+/// The port of a member that a virtual service's port means: that of its name, else the only one of its protocol.
+fn member_port<'a>(instance: &'a Instance, port: &PortName, protocol: Protocol) -> Option<&'a Port> {
+    instance.port(port).or_else(|| {
+        let mut of_protocol = instance.spec.ports.iter().filter(|port| port.protocol == protocol);
+        of_protocol.next().filter(|_| of_protocol.next().is_none())
+    })
+}
+
+/// The port by which an instance is in the assignment of a service's port.
+pub fn endpoint_port<'a>(state: &ServiceState, port: &PortName, instance: &'a Instance) -> Option<&'a Port> {
+    match state.service.value.ports.get(port) {
+        Some(fixed) if state.service.value.is_virtual() => member_port(instance, port, fixed.protocol),
+        _ => instance.port(port),
+    }
+}
+
+/// How many distances there are.
+const DISTANCES: u32 = 3;
+
+/// The same zone, the same region, elsewhere.
+fn distance(from: &Locality, to: &Locality) -> u32 {
+    match (from.region == to.region, from.zone == to.zone) {
+        (true, true) => 0,
+        (true, false) => 1,
+        _ => 2,
+    }
+}
+
 /// `envoy.config.endpoint.v3.LocalityLbEndpoints`.
-fn locality_endpoints(locality: &Locality, group: &Group) -> Vec<u8> {
+fn locality_endpoints(locality: &Locality, priority: u32, group: &Group) -> Vec<u8> {
     let locality = EnvoyLocality {
         region: locality.region.clone(),
         zone: locality.zone.clone(),
@@ -86,6 +163,10 @@ fn locality_endpoints(locality: &Locality, group: &Group) -> Vec<u8> {
     put_bytes(1, &locality.encode_to_vec(), &mut bytes);
     bytes.extend_from_slice(&group.endpoints);
     put_bytes(3, &number(group.weight).unwrap_or_default().encode_to_vec(), &mut bytes);
+    if priority > 0 {
+        encode_key(5, WireType::Varint, &mut bytes);
+        encode_varint(priority.into(), &mut bytes);
+    }
     bytes
 }
 
@@ -171,7 +252,7 @@ impl fmt::Write for AddressText {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{PortName, Protocol};
+    use crate::model::PortName;
     use envoy_types::pb::envoy::config::{
         core::v3::{Address, SocketAddress, address, socket_address::PortSpecifier},
         endpoint::v3::{Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier},

@@ -23,7 +23,7 @@ use self::names::{parse_authority, parse_cluster};
 pub use self::view::{Imports, View};
 pub use crate::model::ResourceType;
 use crate::{
-    model::{Exports, Namespace, ServiceKey},
+    model::{Exports, Locality, Namespace, ServiceKey},
     registry::state::Snapshot,
 };
 
@@ -36,8 +36,25 @@ pub enum Scope {
     /// The routes to all services that a view shows.
     Routes(Namespace, Option<Arc<Imports>>),
     Outbound(SocketAddr),
+    /// An assignment, as it is seen from somewhere.
+    Seen(Vantage),
     /// A raw resource that is for some proxies only.
     Variant(Arc<str>),
+}
+
+/// From where an assignment is seen. What is seen from nowhere in particular, by an Envoy, is `Scope::Shared`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Vantage {
+    /// Region and zone, of a service with failover by locality.
+    pub locality: Option<Arc<Locality>>,
+    /// gRPC's own clients take HEALTHY endpoints only.
+    pub grpc: bool,
+}
+
+impl Vantage {
+    pub fn scope(self) -> Scope {
+        if self == Self::default() { Scope::Shared } else { Scope::Seen(self) }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,7 +110,8 @@ pub fn build(key: &ResourceKey, snapshot: &Snapshot) -> Option<Built> {
     match (key.kind, &key.scope) {
         (_, Scope::Variant(_)) => None,
         (ResourceType::Cluster, _) => cds::build(&key.name, snapshot),
-        (ResourceType::Endpoint, _) => eds::build(&key.name, snapshot),
+        (ResourceType::Endpoint, Scope::Seen(vantage)) => eds::build(&key.name, vantage, snapshot),
+        (ResourceType::Endpoint, _) => eds::build(&key.name, &Vantage::default(), snapshot),
         (ResourceType::Listener, Scope::Outbound(address)) => Some(lds::outbound(*address)),
         (ResourceType::Listener, Scope::Namespace(namespace)) => lds::api_listener(&key.name, namespace, snapshot),
         (ResourceType::Route, Scope::Routes(namespace, imports)) => {

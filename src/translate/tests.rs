@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use envoy_types::pb::envoy::config::{
     cluster::v3::Cluster,
+    core::v3::HealthStatus,
     endpoint::v3::{ClusterLoadAssignment, LbEndpoint, lb_endpoint::HostIdentifier},
     listener::v3::Listener,
     route::v3::{RouteConfiguration, route::Action, route_action::ClusterSpecifier},
@@ -13,8 +14,8 @@ use prost::Message;
 use super::{names::OUTBOUND, *};
 use crate::{
     model::{
-        Drain, Exports, Incarnation, Instance, InstanceSpec, Lease, LeaseId, Locality, Port, PortName, Protocol,
-        Revision, Service, ServicePort, Sla, UnixMillis, parse,
+        Drain, Exports, Failover, Incarnation, Instance, InstanceSpec, Lease, LeaseId, Locality, Override,
+        OverrideHealth, Port, PortName, Protocol, Revision, Service, ServicePort, Sla, UnixMillis, parse,
     },
     registry::state::State,
     storage::{Key, Record},
@@ -31,19 +32,20 @@ impl Given {
     }
 
     /// `web.shop` with its ports; the first is the default one.
-    fn service(mut self, name: &str, ports: &[(&str, u16, Protocol)]) -> Self {
+    fn service(self, name: &str, ports: &[(&str, u16, Protocol)]) -> Self {
+        self.service_with(name, ports, |_| ())
+    }
+
+    fn service_with(mut self, name: &str, ports: &[(&str, u16, Protocol)], change: impl FnOnce(&mut Service)) -> Self {
         let (name, namespace) = name.split_once('.').unwrap_or((name, ""));
-        let service = Service {
-            default_port: port_name(ports[0].0),
-            ports: ports
-                .iter()
-                .map(|(name, number, protocol)| (port_name(name), ServicePort { protocol: *protocol, number: *number }))
-                .collect(),
-            drain_time: Duration::from_secs(15),
-            exports: Exports { all: true, ..Exports::default() },
-            brake: true,
-            checks: Arc::default(),
-        };
+        let ports: Vec<_> = ports
+            .iter()
+            .map(|(name, number, protocol)| (port_name(name), ServicePort { protocol: *protocol, number: *number }))
+            .collect();
+        let mut service = Service::new(ports[0].0.clone());
+        service.ports.extend(ports);
+        service.exports.all = true;
+        change(&mut service);
         let key = Key::Service(parse::service_key(namespace, name).expect("a key"));
         self.records.push((key, Revision(1), Record::Service(Arc::new(service))));
         self
@@ -63,6 +65,7 @@ impl Given {
             locality: Arc::default(),
             sla: Sla::default(),
             description: "".into(),
+            card: None,
         };
         let mut instance = Instance::new(key.clone(), Incarnation(1), LeaseId(1), Arc::new(spec), UnixMillis(1));
         instance.was_ready = true;
@@ -177,7 +180,7 @@ fn rule_55_each_port_has_a_cluster_and_an_assignment_of_its_own() {
             spec(i).ports.push(Port { name: port_name("admin"), number: 9090, protocol: Protocol::Http });
         })
         .snapshot();
-    let view = View { namespace: Namespace::default(), outbound: None, imports: None };
+    let view = View { namespace: Namespace::default(), outbound: None, imports: None, grpc: false };
     let names = view.wildcard(ResourceType::Cluster, &snapshot);
     assert_eq!(names, ["web.shop:admin".into(), "web.shop".into()]);
     for (name, port) in [("web.shop", 8080), ("web.shop:admin", 9090)] {
@@ -313,7 +316,7 @@ fn an_api_listener_is_answered_by_name() {
 #[test]
 fn the_outbound_listener_listens_where_the_proxy_says() {
     let address: SocketAddr = "127.0.0.1:15001".parse().expect("an address");
-    let view = View { namespace: Namespace::default(), outbound: Some(address), imports: None };
+    let view = View { namespace: Namespace::default(), outbound: Some(address), imports: None, grpc: false };
     assert_eq!(view.wildcard(ResourceType::Listener, &mesh()), [OUTBOUND.into()]);
     let key = view.key(ResourceType::Listener, &OUTBOUND.into());
     let listener = Listener::decode(&*build(&key, &mesh()).expect("a listener").bytes).expect("valid");
@@ -347,7 +350,8 @@ fn rule_64_endpoints_have_a_stable_order_and_no_metadata() {
 #[test]
 fn rule_60_nothing_that_is_generated_has_a_ttl() {
     let snapshot = mesh();
-    let view = View { namespace: Namespace::default(), outbound: "127.0.0.1:1".parse().ok(), imports: None };
+    let view =
+        View { namespace: Namespace::default(), outbound: "127.0.0.1:1".parse().ok(), imports: None, grpc: false };
     for (kind, name) in [
         (ResourceType::Cluster, "web"),
         (ResourceType::Endpoint, "web"),
@@ -375,7 +379,8 @@ fn rule_45_the_same_state_is_the_same_bytes() {
         given.snapshot()
     };
     let (first, second) = (snapshot(), snapshot());
-    let view = View { namespace: Namespace::default(), outbound: "127.0.0.1:1".parse().ok(), imports: None };
+    let view =
+        View { namespace: Namespace::default(), outbound: "127.0.0.1:1".parse().ok(), imports: None, grpc: false };
     for (kind, name) in [
         (ResourceType::Cluster, "web"),
         (ResourceType::Cluster, "web:admin"),
@@ -417,7 +422,7 @@ fn a_proxy_sees_its_own_namespace_and_what_is_exported_to_it() {
         (to("shop"), imports(&[]), vec![]),
     ] {
         let snapshot = export(exports.clone());
-        let view = View { namespace: namespace("shop"), outbound: None, imports: imports.clone() };
+        let view = View { namespace: namespace("shop"), outbound: None, imports: imports.clone(), grpc: false };
         assert_eq!(
             view.wildcard(ResourceType::Cluster, &snapshot),
             clusters.iter().copied().map(Arc::from).collect::<Vec<_>>()
@@ -430,4 +435,93 @@ fn a_proxy_sees_its_own_namespace_and_what_is_exported_to_it() {
         let (service, exports) = api.service.expect("whose it is");
         assert_eq!(view.sees(&service, &exports), exports.include(&view.namespace));
     }
+}
+
+/// Each endpoint's priority and status, by id.
+fn seen(snapshot: &Snapshot, locality: Option<(&str, &str)>, grpc: bool) -> Vec<(String, u32, HealthStatus)> {
+    let at = |(region, zone): (&str, &str)| {
+        Arc::new(Locality { region: region.into(), zone: zone.into(), ..Locality::default() })
+    };
+    let scope = Vantage { locality: locality.map(at), grpc }.scope();
+    let bytes = built(ResourceType::Endpoint, "web", scope, snapshot).expect("an assignment");
+    let assignment = ClusterLoadAssignment::decode(&*bytes).expect("valid");
+    let factor = assignment.policy.and_then(|policy| policy.overprovisioning_factor).map(|factor| factor.value);
+    assert_eq!(factor.is_some(), locality.is_some(), "the policy goes with the priorities");
+    let mut seen: Vec<_> = assignment
+        .endpoints
+        .iter()
+        .flat_map(|group| group.lb_endpoints.iter().map(move |endpoint| (group.priority, endpoint)))
+        .map(|(priority, endpoint)| {
+            let status = HealthStatus::try_from(endpoint.health_status).expect("known");
+            (format!("{:?}", endpoint.host_identifier), priority, status)
+        })
+        .collect();
+    seen.sort();
+    for (index, one) in seen.iter_mut().enumerate() {
+        one.0 = (index + 1).to_string();
+    }
+    seen
+}
+
+#[test]
+fn failover_goes_by_distance_without_gaps() {
+    use HealthStatus::{Degraded, Healthy};
+    let at = |region: &str, zone: &str| {
+        Arc::new(Locality { region: region.into(), zone: zone.into(), ..Locality::default() })
+    };
+    let degraded = |i: &mut Instance| {
+        let operator = Override { health: OverrideHealth::Degraded, reason: "".into(), since: UnixMillis(1) };
+        i.operator = Some(Arc::new(operator));
+    };
+    let failover = Some(Failover { overprovisioning_factor: 140 });
+    let snapshot = Given::new()
+        .service_with("web", &[("http", 80, Protocol::Http)], |service| service.failover = failover)
+        .instance("web", "1", |i| spec(i).locality = at("eu", "a"))
+        .instance("web", "2", |i| spec(i).locality = at("eu", "b"))
+        .instance("web", "3", |i| spec(i).locality = at("us", "a"))
+        .instance("web", "4", |i| {
+            spec(i).locality = at("eu", "a");
+            degraded(i);
+        })
+        .snapshot();
+    for (from, grpc, expected) in [
+        (None, false, [(0, Healthy), (0, Healthy), (0, Healthy), (0, Degraded)]),
+        (Some(("eu", "a")), false, [(0, Healthy), (1, Healthy), (2, Healthy), (0, Degraded)]),
+        (Some(("eu", "b")), false, [(1, Healthy), (0, Healthy), (2, Healthy), (1, Degraded)]),
+        (Some(("us", "a")), false, [(1, Healthy), (1, Healthy), (0, Healthy), (1, Degraded)]),
+        (Some(("ap", "x")), false, [(0, Healthy), (0, Healthy), (0, Healthy), (0, Degraded)]),
+        (None, true, [(0, Healthy), (0, Healthy), (0, Healthy), (1, Healthy)]),
+        (Some(("eu", "a")), true, [(0, Healthy), (1, Healthy), (2, Healthy), (3, Healthy)]),
+    ] {
+        let seen: Vec<_> =
+            seen(&snapshot, from, grpc).into_iter().map(|(_, priority, status)| (priority, status)).collect();
+        assert_eq!(seen, expected, "{from:?} {grpc}");
+    }
+}
+
+#[test]
+fn a_virtual_service_is_made_of_those_that_match() {
+    let selector = |text: &str| parse::selector("selector", text).expect(text);
+    let python = |i: &mut Instance| spec(i).labels = [("language", "python")].into();
+    let snapshot = Given::new()
+        .service("web", &[("http", 80, Protocol::Http), ("grpc", 81, Protocol::Grpc)])
+        .service("api", &[("web", 80, Protocol::Http)])
+        .service_with("snakes", &[("http", 80, Protocol::Http)], |service| {
+            service.selector = selector("instance.labels.language == 'python'");
+        })
+        .instance("web", "1", python)
+        .instance("web", "2", |_| {})
+        .instance("api", "1", |i| {
+            python(i);
+            spec(i).ports[0].name = port_name("web");
+        })
+        .snapshot();
+    let bytes = built(ResourceType::Endpoint, "snakes", Scope::Shared, &snapshot).expect("an assignment");
+    let assignment = ClusterLoadAssignment::decode(&*bytes).expect("valid");
+    let count: usize = assignment.endpoints.iter().map(|group| group.lb_endpoints.len()).sum();
+    assert_eq!(count, 2, "one by the port's name, one by its only port of the protocol");
+    assert!(built(ResourceType::Cluster, "snakes", Scope::Shared, &snapshot).is_some());
+    let routes = built(ResourceType::Route, OUTBOUND, Scope::Routes(Namespace::default(), None), &snapshot);
+    let routes = String::from_utf8_lossy(&routes.expect("routes")).into_owned();
+    assert!(routes.contains("snakes"), "it has a host name");
 }

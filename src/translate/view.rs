@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
 use super::{
-    ResourceKey, Scope,
+    ResourceKey, Scope, Vantage,
     names::{OUTBOUND, clusters_of, parse_cluster},
 };
 use crate::{
@@ -19,6 +19,8 @@ pub struct View {
     pub outbound: Option<SocketAddr>,
     /// All that it may see if none.
     pub imports: Option<Arc<Imports>>,
+    /// One of gRPC's own clients, and no Envoy.
+    pub grpc: bool,
 }
 
 /// What a proxy wants to be told of.
@@ -61,6 +63,7 @@ impl View {
                 Scope::Routes(self.namespace.clone(), self.imports.clone())
             }
             (ResourceType::Listener, _) => Scope::Namespace(self.namespace.clone()),
+            (ResourceType::Endpoint, _) => Vantage { grpc: self.grpc, locality: None }.scope(),
             _ => Scope::Shared,
         };
         ResourceKey { kind, name: name.clone(), scope }

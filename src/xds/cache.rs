@@ -26,12 +26,15 @@ use super::{
     name_set::NameSet,
     protocol::Readiness,
     resource::Resource,
-    shared_view::{SharedView, Views, is_chosen},
+    shared_view::{Failovers, Selection, SharedView, Views, failover_clusters, is_chosen, select},
     sharing::Sharing,
 };
 use crate::{
-    model::{Exports, RawKey, ResourceType, Revision, ServiceKey},
-    registry::{Registry, state::Snapshot},
+    model::{Exports, Node, RawKey, ResourceType, Revision, ServiceKey},
+    registry::{
+        Registry,
+        state::{ServiceState, Snapshot},
+    },
     translate::{self, Dependency, ResourceKey, Scope, names::clusters_of},
 };
 
@@ -63,6 +66,8 @@ pub struct Cache {
     streams: DashMap<u64, Arc<Mailbox>>,
     /// Raw resources that are not for everybody.
     chosen: Mutex<BTreeSet<RawKey>>,
+    /// Assignments that depend on where one looks from.
+    failovers: Mutex<Failovers>,
     pub(super) views: Views,
     pub(super) sharing: Sharing,
     readiness: watch::Sender<Readiness>,
@@ -74,6 +79,10 @@ impl Cache {
         let snapshot = registry.snapshot();
         let chosen = snapshot.raw.iter().filter(|(key, raw)| is_chosen(key, &raw.value)).map(|(key, _)| key.clone());
         let chosen = Mutex::new(chosen.collect());
+        let depends = |state: &Arc<ServiceState>| {
+            Some((state.key.clone(), failover_clusters(state))).filter(|(_, of)| !of.is_empty())
+        };
+        let failovers = Mutex::new(snapshot.services.values().filter_map(depends).collect());
         Self {
             registry,
             slots: DashMap::new(),
@@ -85,6 +94,7 @@ impl Cache {
             last_group: AtomicU64::new(0),
             streams: DashMap::new(),
             chosen,
+            failovers,
             views: Views::default(),
             sharing: Sharing::default(),
             readiness: watch::Sender::new(readiness),
@@ -346,8 +356,32 @@ impl Cache {
         }
     }
 
+    /// Which resources a node gets, of names of which there are several.
+    pub(super) fn select(&self, node: &Node) -> Selection {
+        // It may be newer than these: then there will be another selection.
+        let failovers = lock(&self.failovers).clone();
+        select(node, &failovers, &self.registry.snapshot())
+    }
+
+    /// Whether it depends on where one looks from has changed for a service.
+    fn failover_changed(&self, service: &ServiceKey) -> bool {
+        let now = self.registry.snapshot().services.get(service).map(|state| failover_clusters(state));
+        let now = now.unwrap_or_default();
+        let mut failovers = lock(&self.failovers);
+        let before = failovers.get(service).cloned().unwrap_or_default();
+        match now.is_empty() {
+            true => drop(failovers.remove(service)),
+            false => drop(failovers.insert(service.clone(), now.clone())),
+        }
+        before != now
+    }
+
     /// A service's instances have changed, and its definition if these are its clusters, then and now.
     pub(super) fn service_changed(&self, service: &ServiceKey, clusters: &[Arc<str>], revision: Revision) {
+        // Who is meant goes before what is said.
+        if !clusters.is_empty() && self.failover_changed(service) {
+            self.streams.iter().for_each(|stream| stream.tell_selection(revision));
+        }
         let keys = self.by_service.get(service).map(|keys| keys.clone()).unwrap_or_default();
         for key in keys.iter().filter(|key| key.kind == ResourceType::Endpoint || !clusters.is_empty()) {
             self.touch(key, revision);

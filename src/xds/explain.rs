@@ -12,11 +12,14 @@ use envoy_types::pb::envoy::config::{
 };
 use prost::Message;
 
-use super::{resource::Resource, status::Stream};
+use super::{resource::Resource, shared_view::assignment_key, status::Stream};
 use crate::{
     model::{Instance, Locality, PortName, ResourceType, Revision, ServiceKey, wire},
-    registry::state::{ServiceState, Snapshot},
-    translate::{self, ResourceKey, Scope, View, names::cluster},
+    registry::{
+        state::{ServiceState, Snapshot},
+        virtual_service::places_of,
+    },
+    translate::{self, View, eds::endpoint_port, names::cluster},
 };
 
 const KIND: ResourceType = ResourceType::Endpoint;
@@ -26,7 +29,10 @@ impl Stream {
     pub fn explain(&self, instance: &Instance, snapshot: &Snapshot, told: Revision) -> ProxyExplanation {
         let view = &self.client.view;
         let services = snapshot.services.get(&instance.key.service);
-        let clusters = services.into_iter().flat_map(|state| {
+        let places = places_of(snapshot, &instance.key);
+        // Its own service, and the virtual ones that it is a member of.
+        let all = services.into_iter().chain(places.iter().filter_map(|key| snapshot.services.get(key)));
+        let clusters = all.flat_map(|state| {
             state.service.value.ports.keys().map(move |port| self.cluster(state, port, instance, snapshot, told))
         });
         ProxyExplanation {
@@ -47,7 +53,7 @@ impl Stream {
         told: Revision,
     ) -> ClusterExplanation {
         let name = cluster(&state.key, port, &state.service.value.default_port);
-        let number = instance.port(port).map(|port| port.number);
+        let number = endpoint_port(state, port, instance).map(|port| port.number);
         let find = |bytes: &[u8]| number.and_then(|number| endpoint(bytes, instance.spec.address, number));
         let now = self.assignment(&name, &state.key, state, snapshot);
         let wanted = |holding: &super::standing::Holding| holding.kind == KIND && holding.name == name;
@@ -80,12 +86,7 @@ impl Stream {
     ) -> Option<Resource> {
         let view = &self.client.view;
         view.sees(service, &state.service.value.exports).then_some(())?;
-        let key = match snapshot.variant_for(KIND, name, &self.client.node) {
-            Some((raw, _)) => {
-                ResourceKey { kind: KIND, name: name.clone(), scope: Scope::Variant(raw.variant.clone()) }
-            }
-            None => view.key(KIND, name),
-        };
+        let key = assignment_key(view, &self.client.node, name, state, snapshot);
         translate::build(&key, snapshot).map(|built| Resource::new(KIND, name.clone(), built))
     }
 }

@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_panic_while_everything_is_laid_out_is_that_of_one_stream() {
-        let view = View { namespace: Namespace::default(), outbound: None, imports: None };
+        let view = View { namespace: Namespace::default(), outbound: None, imports: None, grpc: false };
         let group = Group::new(1, ResourceType::Cluster, Views::default().share(&view, Default::default()), None);
         let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| group.full(|| panic!("not to be built"))));
         assert!(panic.is_err());

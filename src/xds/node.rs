@@ -16,6 +16,8 @@ use crate::{
 
 /// Where an Envoy's outbound listener listens unless its metadata says otherwise; `none` there means without.
 pub const DEFAULT_OUTBOUND: &str = "127.0.0.1:15001";
+/// As gRPC's own clients begin to say who they are: `gRPC Go`, `gRPC C++`, `grpc-java`.
+const GRPC: [&str; 2] = ["gRPC", "grpc-"];
 const NO_OUTBOUND: &str = "none";
 
 /// What a client says of itself is shown and logged.
@@ -86,7 +88,12 @@ pub fn client(node: &Node) -> Result<Client, Invalid> {
         id: node.id.clone(),
         cluster: node.cluster.clone(),
         user_agent,
-        view: View { namespace, outbound, imports },
+        view: View {
+            namespace,
+            outbound,
+            imports,
+            grpc: GRPC.iter().any(|name| node.user_agent_name.starts_with(name)),
+        },
         features: Features { resource_ttl: has(RESOURCE_TTL), resource_errors: has(RESOURCE_ERRORS) },
         node: Arc::new(facts),
     })

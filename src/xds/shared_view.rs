@@ -7,13 +7,27 @@ use std::{
 
 use super::index::lock;
 use crate::{
-    model::{Exports, Node, RawKey, RawResource, ResourceType, ServiceKey},
-    registry::state::Snapshot,
-    translate::{ResourceKey, Scope, View},
+    model::{Exports, Locality, Node, RawKey, RawResource, ResourceType, ServiceKey},
+    registry::state::{ServiceState, Snapshot},
+    translate::{ResourceKey, Scope, Vantage, View, names::clusters_of},
 };
 
-/// Of raw resources that are not for everybody: which variant a proxy gets; none if what is generated.
-pub type Selection = BTreeMap<(ResourceType, Arc<str>), Option<Arc<str>>>;
+/// Which of several resources of a name a proxy gets.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Choice {
+    /// What is generated, though there are raw ones for others.
+    Generated,
+    /// A raw resource's variant.
+    Variant(Arc<str>),
+    /// The assignment as it is seen from there.
+    From(Arc<Locality>),
+}
+
+/// Of names of which there is not just one resource for everybody.
+pub type Selection = BTreeMap<(ResourceType, Arc<str>), Choice>;
+
+/// Clusters of services with failover by locality.
+pub type Failovers = BTreeMap<ServiceKey, Vec<Arc<str>>>;
 
 #[derive(Debug)]
 pub struct SharedView {
@@ -23,14 +37,37 @@ pub struct SharedView {
 }
 
 /// The choice that a node gets, of each name of which there is not just one resource for everybody.
-pub fn select(node: &Node, snapshot: &Snapshot) -> Selection {
+pub fn select(node: &Node, failovers: &Failovers, snapshot: &Snapshot) -> Selection {
+    let mut selection = Selection::new();
+    if let Some(from) = place(node) {
+        let names = failovers.values().flatten();
+        selection.extend(names.map(|name| ((ResourceType::Endpoint, name.clone()), Choice::From(from.clone()))));
+    }
     let chosen = snapshot.raw.iter().filter(|(key, raw)| is_chosen(key, &raw.value));
     let names: BTreeSet<(ResourceType, Arc<str>)> = chosen.map(|(key, _)| (key.kind, key.name.clone())).collect();
     let choose = |(kind, name): (ResourceType, Arc<str>)| {
         let variant = snapshot.variant_for(kind, &name, node).map(|(key, _)| key.variant.clone());
         ((kind, name), variant)
     };
-    names.into_iter().map(choose).collect()
+    for (name, variant) in names.into_iter().map(choose) {
+        match variant {
+            Some(variant) => drop(selection.insert(name, Choice::Variant(variant))),
+            None => drop(selection.entry(name).or_insert(Choice::Generated)),
+        }
+    }
+    selection
+}
+
+/// Where a node is, as far as failover goes by it; none if it does not say.
+fn place(node: &Node) -> Option<Arc<Locality>> {
+    let Locality { region, zone, .. } = &node.locality;
+    let known = !region.is_empty() || !zone.is_empty();
+    known.then(|| Arc::new(Locality { region: region.clone(), zone: zone.clone(), ..Locality::default() }))
+}
+
+/// The clusters of a service whose assignments depend on who looks.
+pub fn failover_clusters(state: &ServiceState) -> Vec<Arc<str>> {
+    if state.service.value.failover.is_some() { clusters_of(state).collect() } else { Vec::new() }
 }
 
 /// Whether a raw resource is not for everybody.
@@ -38,12 +75,35 @@ pub fn is_chosen(key: &RawKey, raw: &RawResource) -> bool {
     raw.selector.is_some() || !key.variant.is_empty()
 }
 
+fn chosen_key(view: &View, kind: ResourceType, name: &Arc<str>, choice: &Choice) -> ResourceKey {
+    let scope = match choice {
+        Choice::Generated => return view.key(kind, name),
+        Choice::Variant(variant) => Scope::Variant(variant.clone()),
+        Choice::From(place) => Vantage { locality: Some(place.clone()), grpc: view.grpc }.scope(),
+    };
+    ResourceKey { kind, name: name.clone(), scope }
+}
+
+/// The assignment that a client gets of a service, by itself: as its view has it.
+pub fn assignment_key(
+    view: &View,
+    node: &Node,
+    name: &Arc<str>,
+    state: &ServiceState,
+    snapshot: &Snapshot,
+) -> ResourceKey {
+    const KIND: ResourceType = ResourceType::Endpoint;
+    let variant = snapshot.variant_for(KIND, name, node).map(|(key, _)| Choice::Variant(key.variant.clone()));
+    let from = || place(node).filter(|_| state.service.value.failover.is_some()).map(Choice::From);
+    chosen_key(view, KIND, name, &variant.or_else(from).unwrap_or(Choice::Generated))
+}
+
 impl SharedView {
     pub fn key(&self, kind: ResourceType, name: &Arc<str>) -> ResourceKey {
         if !self.selection.is_empty()
-            && let Some(Some(variant)) = self.selection.get(&(kind, name.clone()))
+            && let Some(choice) = self.selection.get(&(kind, name.clone()))
         {
-            return ResourceKey { kind, name: name.clone(), scope: Scope::Variant(variant.clone()) };
+            return chosen_key(&self.view, kind, name, choice);
         }
         self.view.key(kind, name)
     }
@@ -72,8 +132,9 @@ impl SharedView {
     /// Whether somebody wrote a resource of this name for these proxies.
     fn has_raw(&self, kind: ResourceType, name: &Arc<str>, snapshot: &Snapshot) -> bool {
         match self.selection.get(&(kind, name.clone())) {
-            Some(chosen) => chosen.is_some(),
-            None => {
+            Some(Choice::Variant(_)) => true,
+            Some(Choice::Generated) => false,
+            Some(Choice::From(_)) | None => {
                 let key = RawKey { kind, name: name.clone(), variant: "".into() };
                 snapshot.raw.contains_key(&key)
             }
@@ -123,11 +184,12 @@ mod tests {
             namespace: Namespace::parse("", namespace).expect("a label"),
             outbound: None,
             imports: None,
+            grpc: false,
         };
         let one = views.share(&view("a"), Selection::new());
         assert_eq!(views.share(&view("a"), Selection::new()).id, one.id);
         let name: Arc<str> = "web".into();
-        let other = Selection::from([((ResourceType::Cluster, name), None)]);
+        let other = Selection::from([((ResourceType::Cluster, name), Choice::Generated)]);
         assert_ne!(views.share(&view("a"), other).id, one.id);
         assert_ne!(views.share(&view("b"), Selection::new()).id, one.id);
     }
@@ -140,8 +202,8 @@ mod tests {
             let raw = RawResource { bytes: Default::default(), selector: None, ttl: None };
             snapshot.raw.insert(key, Versioned { revision: Revision(1), value: Arc::new(raw) });
         }
-        let selection = select(&Node::default(), &snapshot);
+        let selection = select(&Node::default(), &Failovers::new(), &snapshot);
         assert_eq!(selection.len(), 1, "what is for everybody needs no choice");
-        assert_eq!(selection[&(ResourceType::Cluster, "named".into())].as_deref(), Some("v"));
+        assert_eq!(selection[&(ResourceType::Cluster, "named".into())], Choice::Variant("v".into()));
     }
 }

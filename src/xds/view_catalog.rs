@@ -11,7 +11,7 @@ use super::{
     protocol::{Catalog, Interest},
     resource::Resource,
     session::Session,
-    shared_view::{SharedView, select},
+    shared_view::SharedView,
 };
 use crate::{
     model::{Node, ResourceType, Revision},
@@ -42,7 +42,7 @@ impl ViewCatalog {
         let mailbox = Arc::new(Mailbox::new(stream));
         // Before the selection is made: then no change of it is missed.
         cache.enter(&mailbox);
-        let view = cache.views.share(view, select(&node, &cache.registry().snapshot()));
+        let view = cache.views.share(view, cache.select(&node));
         Self { cache, view, mailbox, node, places: Default::default() }
     }
 
@@ -109,7 +109,7 @@ impl ViewCatalog {
 
     /// Some raw resources are for other proxies than before, since a revision. What may be another resource now is marked.
     pub fn reselect(&mut self, session: &mut Session, since: Revision) {
-        let selection = select(&self.node, &self.cache.registry().snapshot());
+        let selection = self.cache.select(&self.node);
         let view = self.cache.views.share(&self.view.view, selection);
         if view.id == self.view.id {
             return;

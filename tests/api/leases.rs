@@ -1,9 +1,10 @@
 //! Leases and heartbeats: one, many, as a stream; shared ones; and those that are over.
 
+use convoy_client::json::parse_duration;
 use convoy_client::proto::{
-    HeartbeatRequest, LeaseHeartbeat, LeaseOutcome, Load, RegisterRequest, Registration, WatchKind,
+    DeregisterRequest, HeartbeatRequest, LeaseHeartbeat, LeaseOutcome, Load, RegisterRequest, Registration, WatchKind,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -25,20 +26,70 @@ fn beats(leases: &[&str]) -> HeartbeatRequest {
 #[tokio::test]
 async fn every_answer_says_the_ttl_and_when_to_send_the_next() {
     let convoy = Convoy::start().await;
-    for (service, (ttl, said, interval)) in [
-        ("unsaid", (None, "30s", "10s")),
-        ("shortest", (seconds(1), "1s", "333ms")),
-        ("short", (seconds(6), "6s", "2s")),
-        ("long", (seconds(86_400), "24h", "10s")),
+    let milliseconds = |lease: &Value| {
+        let interval = lease["heartbeat_interval"].as_str().expect("an interval");
+        parse_duration(interval).expect("a duration").as_millis()
+    };
+    for (service, (ttl, said, most)) in [
+        ("unsaid", (None, "30s", 10_000)),
+        ("shortest", (seconds(1), "1s", 366)),
+        ("short", (seconds(6), "6s", 2_200)),
+        ("long", (seconds(86_400), "24h", 10_000)),
     ] {
         for face in FACES {
             let request = RegisterRequest { ttl, ..instances(service, 1..2) };
             let answer = convoy.api.ask(face, Call::Register(request)).await.expect("registered");
-            let lease = answer["lease"]["id"].as_str().expect("a lease");
-            assert_eq!(answer["lease"], json!({"id": lease, "ttl": said, "heartbeat_interval": interval}));
-            let beat = convoy.api.ask(face, Call::Heartbeat(beats(&[lease]))).await.expect("kept");
-            assert_eq!(beat, json!({"leases": [{"outcome": "kept", "lease": answer["lease"]}]}));
+            let mut told = answer["lease"].clone();
+            for number in 0..10 {
+                assert_eq!((&told["id"], &told["ttl"]), (&answer["lease"]["id"], &json!(said)));
+                // The first heartbeat after the start of Convoy is answered with any time up to an interval.
+                let least = if number == 1 { 10 } else { most * 8 / 10 };
+                assert!((least..=most).contains(&milliseconds(&told)), "{told}");
+                let lease = told["id"].as_str().expect("a lease");
+                let beat = convoy.api.ask(face, Call::Heartbeat(beats(&[lease]))).await.expect("kept");
+                assert_eq!(beat["leases"][0]["outcome"], "kept");
+                told = beat["leases"][0]["lease"].clone();
+            }
         }
+    }
+}
+
+/// A heartbeat that says what the registration was answered.
+async fn outcome_of(convoy: &Convoy, face: Face, answer: &Value) -> String {
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    let beat = LeaseHeartbeat {
+        lease: text(&answer["lease"]["id"]),
+        digest: text(&answer["digest"]),
+        revision: answer["revision"].as_u64().expect("a revision"),
+        ..Default::default()
+    };
+    let answer =
+        convoy.api.ask(face, Call::Heartbeat(HeartbeatRequest { leases: vec![beat] })).await.expect("answered");
+    text(&answer["leases"][0]["outcome"])
+}
+
+#[tokio::test]
+async fn an_agent_learns_from_its_heartbeat_that_an_operator_removed_an_instance_and_cannot_undo_it() {
+    for face in FACES {
+        let convoy = Convoy::start().await;
+        let both = Call::Register(instances("web", 1..3));
+        let said = convoy.api.ask(face, both.clone()).await.expect("registered");
+        assert_eq!(outcome_of(&convoy, face, &said).await, "kept");
+        let again = convoy.api.ask(face, both.clone()).await.expect("said again");
+        assert_eq!((&again["digest"], &again["revision"]), (&said["digest"], &said["revision"]));
+        let remove = DeregisterRequest { service: "web".into(), id: "web-2".into(), ..Default::default() };
+        convoy.api.ask(face, Call::Deregister(remove)).await.expect("deregistered");
+        assert_eq!(outcome_of(&convoy, face, &said).await, "register_again");
+        let refused = convoy.api.ask(face, both).await.expect_err("that one is fenced");
+        assert_eq!(refused.problem.code, "incarnation_fenced");
+        assert_eq!(convoy.api.ids("web").await, ["web-1"]);
+        // Without it, the agent's other instance stands, and all is well.
+        let other = convoy.api.ask(face, Call::Register(instances("web", 1..2))).await.expect("registered");
+        assert_eq!(outcome_of(&convoy, face, &other).await, "kept");
+        let beat = LeaseHeartbeat { lease: UNKNOWN_LEASE.into(), digest: "none".into(), ..Default::default() };
+        let request = HeartbeatRequest { leases: vec![beat] };
+        let refused = convoy.api.ask(face, Call::Heartbeat(request)).await.expect_err("no digest");
+        assert_eq!(refused.problem.field, "leases[0].digest");
     }
 }
 

@@ -5,7 +5,9 @@ mod support;
 
 mod ads;
 mod beyond_json;
+mod cards;
 mod checks;
+mod clock_steps;
 mod durability;
 mod expiry;
 mod fencing;
@@ -15,6 +17,7 @@ mod leases;
 mod limits;
 mod paths;
 mod proxies;
+mod query;
 mod refusals;
 mod registration;
 mod resources;

@@ -79,7 +79,8 @@ impl Client {
     ) -> Self {
         let namespace = Namespace::parse("namespace", namespace_name).expect("a label");
         let imports = imports.map(|names| Imports::parse("imports", names.iter().copied(), &namespace).expect("names"));
-        let view = View { namespace, outbound: "127.0.0.1:15001".parse().ok(), imports: imports.map(Arc::new) };
+        let view =
+            View { namespace, outbound: "127.0.0.1:15001".parse().ok(), imports: imports.map(Arc::new), grpc: false };
         let mut client = Self {
             dialect,
             session: Session::new(dialect, None, Features::default()),

@@ -129,6 +129,7 @@ impl World {
             locality: Arc::new(Locality { zone: self.one_of(&["a", "b"]).into(), ..Locality::default() }),
             sla: Sla::default(),
             description: "".into(),
+            card: None,
         };
         let ttl = Some(Duration::from_millis(self.random.random_range(50..3_000)));
         let incarnation = self.random.random_bool(0.3).then(|| Incarnation(self.random.random_range(1..1000)));

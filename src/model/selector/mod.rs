@@ -1,10 +1,12 @@
 //! Conditions in CEL: compiled once, at the border, and bounded so that evaluating one can neither overflow a stack nor
-//! run for long. What a condition may look at is its caller's `Schema`; see `node`.
+//! run for long. `Selector` is one on what its caller describes (see `node`), evaluated by the CEL library;
+//! `InstanceSelector` one on instances, of which there are many, evaluated by its own means.
 //!
 //! The CEL library has no cost limit at run time and no types at compile time, so both are made up for here: `bounds`
 //! counts before anything is evaluated, `schema` follows the paths of fields.
 
 mod bounds;
+pub mod instance;
 mod schema;
 
 use std::{
@@ -17,7 +19,10 @@ use cel::{
     common::ast::{EntryExpr, Expr, IdedExpr},
 };
 
-pub use self::schema::{Fields, Shape};
+pub use self::{
+    instance::{InstanceSelector, Knows, Term, Terms},
+    schema::{Fields, Shape},
+};
 use super::{Invalid, limits::quoted};
 
 /// A longer text can overflow the stack of CEL's parser (2 000 terms did, on 2 MiB).
@@ -31,7 +36,7 @@ const PARSER_STACK: usize = 64 * 1024 * MAX_BYTES;
 const MAX_QUOTED_BYTES: usize = 256;
 
 /// CEL's own functions; making them takes longer than using them.
-static STANDARD: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+pub(in crate::model) static STANDARD: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
 /// A condition on one variable. Two are equal if their texts are.
 #[derive(Clone)]
@@ -43,13 +48,12 @@ pub struct Selector {
 impl Selector {
     /// Reads a condition on `variable`, which has `fields`. An error says at which column.
     pub fn parse(field: &str, text: &str, variable: &'static str, fields: Fields) -> Result<Self, Invalid> {
-        let invalid = |rule: String| Invalid::new(field, text, rule);
-        if text.len() > MAX_BYTES {
-            return Err(invalid(format!("at most {MAX_BYTES} bytes")));
-        }
-        let read = || compile(text, variable, fields);
-        let expression = on_large_stack(read).map_err(invalid)?;
-        Ok(Self { text: text.into(), expression: Arc::new(expression) })
+        let expression = read(field, text, |expression| {
+            bounds::check(expression)?;
+            schema::check(expression, variable, fields)?;
+            Ok(Arc::new(expression.clone()))
+        })?;
+        Ok(Self { text: text.into(), expression })
     }
 
     pub fn as_str(&self) -> &str {
@@ -65,15 +69,25 @@ impl Selector {
     }
 }
 
-/// The expression, or what is wrong with it.
-fn compile(text: &str, variable: &'static str, fields: Fields) -> Result<IdedExpr, String> {
-    let parser = STANDARD.parser().max_recursion_depth(MAX_DEPTH);
-    let (expression, source) = parser.parse_with_source_info(text).map_err(|errors| syntax(&errors))?;
-    let checked = bounds::check(&expression).and_then(|()| schema::check(&expression, variable, fields));
-    checked.map(|()| expression).map_err(|fault| {
-        let column = source.offset_for(fault.at).map_or(0, |(start, _)| start as usize);
-        format!("column {}: {}", column + 1 + fault.skip, fault.rule)
-    })
+/// Parses a text, and makes of it what `make` does. An error says at which column.
+fn read<T: Send>(
+    field: &str,
+    text: &str,
+    make: impl FnOnce(&IdedExpr) -> Result<T, Fault> + Send,
+) -> Result<T, Invalid> {
+    let invalid = |rule: String| Invalid::new(field, text, rule);
+    if text.len() > MAX_BYTES {
+        return Err(invalid(format!("at most {MAX_BYTES} bytes")));
+    }
+    let compile = || {
+        let parser = STANDARD.parser().max_recursion_depth(MAX_DEPTH);
+        let (expression, source) = parser.parse_with_source_info(text).map_err(|errors| syntax(&errors))?;
+        make(&expression).map_err(|fault| {
+            let column = source.offset_for(fault.at).map_or(0, |(start, _)| start as usize);
+            format!("column {}: {}", column + 1 + fault.skip, fault.rule)
+        })
+    };
+    on_large_stack(compile).map_err(invalid)
 }
 
 fn on_large_stack<T: Send>(run: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {

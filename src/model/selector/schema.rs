@@ -152,10 +152,14 @@ fn path_end(at: &IdedExpr) -> &str {
     }
 }
 
-fn unknown(kind: &str, name: &str, known: &[&str]) -> String {
-    let nearest = known.iter().min_by_key(|known| distance(name, known));
+/// That there is no such name, and which one may have been meant.
+pub(super) fn unknown(kind: &str, name: &str, known: &[&str]) -> String {
+    let begins = |known: &str| name.len() > 2 && known.starts_with(name);
+    let nearest = known.iter().min_by_key(|known| (!begins(known), distance(name, known)));
     match nearest {
-        Some(near) if distance(name, near) <= 2 => format!("there is no {kind}{name:?}, did you mean {near:?}?"),
+        Some(near) if begins(near) || distance(name, near) <= 2 => {
+            format!("there is no {kind}{name:?}, did you mean {near:?}?")
+        }
         _ => format!("there is no {kind}{name:?}: it is one of {}", known.join(", ")),
     }
 }

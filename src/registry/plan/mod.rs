@@ -34,6 +34,7 @@ pub enum Group {
     Service(ServiceKey),
     Lease(LeaseId),
     RawResources,
+    VirtualServices,
 }
 
 /// What a command is about to do.
@@ -79,6 +80,7 @@ impl Plan {
                 Group::Service(service) => format!("the number of instances of {service}"),
                 Group::Lease(lease) => format!("the number of instances of lease {lease}"),
                 Group::RawResources => "the number of resources".to_owned(),
+                Group::VirtualServices => "the number of virtual services".to_owned(),
             };
             return Err(Error::LimitReached { what, limit });
         }

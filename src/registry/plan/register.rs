@@ -97,6 +97,10 @@ impl State {
         for key in services {
             let current = self.snapshot().services.get(key).map(|state| &state.service);
             let mut service = current.map(|current| Service::clone(&current.value));
+            if current.is_some_and(|current| current.value.is_virtual()) {
+                let rule = "a service with instances of its own: this one is virtual, its members are those that match";
+                return Err(Invalid::new("service", &key.name, rule).into());
+            }
             for (_, spec) in register.instances.iter().filter(|(instance, _)| instance.service == *key) {
                 add_ports(key, &mut service, spec)?;
             }

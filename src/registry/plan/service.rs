@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Plan, check_protocol};
+use super::{Group, Plan, check_protocol};
 use crate::{
-    model::{Limits, ServiceKey, ServicePatch},
+    model::{Invalid, Limits, ServiceKey, ServicePatch},
     registry::{command::Error, state::State},
     storage::{Key, Record},
 };
@@ -22,10 +22,16 @@ impl State {
             check_protocol(key, name, fixed, port.protocol)?;
         }
         let service = patch.apply(current.map(|current| &*current.value))?;
+        let begins = service.is_virtual() && current.is_none_or(|current| !current.value.is_virtual());
+        if begins && current.is_some() {
+            let rule = "a service is made virtual, and stays so: this one has instances of its own, or may get some";
+            return Err(Invalid::new("selector", &key.name, rule).into());
+        }
         if service.ports.len() > limits.ports {
             return Err(Error::LimitReached { what: format!("the ports of {key}"), limit: limits.ports });
         }
         let mut plan = Plan::default();
+        plan.join(Group::VirtualServices, usize::from(begins), self.virtual_services(), limits.virtual_services)?;
         plan.expect(Key::Service(key.clone()), current.map(|current| current.revision).unwrap_or_default());
         if current.is_none_or(|current| *current.value != service) {
             plan.put(Key::Service(key.clone()), Record::Service(Arc::new(service)));

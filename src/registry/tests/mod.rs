@@ -7,6 +7,7 @@ mod histories;
 mod raw;
 mod registering;
 mod running;
+mod selecting;
 
 use std::{sync::Arc, time::Duration};
 
@@ -142,6 +143,7 @@ fn spec(host: u8) -> InstanceSpec {
         locality: Arc::new(Locality::default()),
         sla: Sla::default(),
         description: "".into(),
+        card: None,
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
         brake::{BrakeConfig, Release},
         lease::Known,
         state::Dirty,
-        watch::{Filter, Step},
+        watch::{Filter, Seen, Step, merge::Told},
     },
     storage::{CommitError, Opened, Storage, Transaction, memory::MemoryStore},
     telemetry::Metrics,
@@ -147,36 +147,36 @@ async fn a_watch_tells_what_is_there_and_what_happens() {
     let registry = start();
     register(&registry, "web/1", 1, 60).await;
     register(&registry, "api/1", 1, 60).await;
-    let filter = Filter { namespace: None, service: Some(service("web").name) };
+    let filter = Filter { service: Some(service("web").name), ..Filter::default() };
     let mut watch = registry.watch(filter.clone(), None).expect("a watch");
     let mut next = async || watch.next().await.expect("running");
     assert!(matches!(next().await.0, Step::Present(instance) if instance.value.key == key("web/1")));
-    let (synced, revision) = next().await;
-    assert_eq!(synced, Step::Synced);
+    let (synced, token) = next().await;
+    assert!(matches!(synced, Step::Synced), "{synced:?}");
     register(&registry, "web/2", 2, 60).await;
     register(&registry, "api/2", 2, 60).await;
     registry.deregister(key("web/1"), None).await.expect("deregistered");
     let mut happened = Vec::new();
     for _ in 0..2 {
         match next().await.0 {
-            Step::Happened(event) => happened.push((event.instance.value.key.to_string(), event.kind)),
+            Step::Happened(Told { entry, seen }) => happened.push((entry.event.instance.value.key.to_string(), seen)),
             step => panic!("{step:?}"),
         }
     }
-    let removed = ("default/web/1".to_owned(), EventKind::Removed(RemovalCause::Deregistered));
-    assert_eq!(happened, [("default/web/2".to_owned(), EventKind::Added), removed]);
+    let removed = ("default/web/1".to_owned(), Seen::Removed(RemovalCause::Deregistered));
+    assert_eq!(happened, [("default/web/2".to_owned(), Seen::Added), removed]);
 
     // Resumed, it tells the same again; with a token of another store it starts over.
-    let token = registry.token(revision);
+    let token = registry.token(token);
     let mut resumed = registry.watch(filter.clone(), Some(&token)).expect("a watch");
     for expected in &happened {
         match resumed.next().await.expect("running").0 {
-            Step::Happened(event) => assert_eq!(event.instance.value.key.to_string(), expected.0),
+            Step::Happened(told) => assert_eq!(told.entry.event.instance.value.key.to_string(), expected.0),
             step => panic!("{step:?}"),
         }
     }
     let mut foreign = registry.watch(filter, Some("other.1")).expect("a watch");
-    assert_eq!(foreign.next().await.expect("running").0, Step::Reset);
+    assert!(matches!(foreign.next().await, Some((Step::Reset, _))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -270,8 +270,8 @@ async fn after_a_restart_who_does_not_heartbeat_expires() {
     let mut watch = registry.watch(Filter::default(), None).expect("a watch");
     let removed = async {
         loop {
-            if let (Step::Happened(event), _) = watch.next().await.expect("running") {
-                return event.cause();
+            if let (Step::Happened(told), _) = watch.next().await.expect("running") {
+                return told.entry.event.cause();
             }
         }
     };

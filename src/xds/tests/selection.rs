@@ -36,7 +36,7 @@ impl Mesh {
     fn stream(&self, bench: &mut Bench) -> ViewCatalog {
         static ID: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         let id = ID.fetch_add(1, Ordering::Relaxed);
-        let view = View { namespace: Namespace::default(), outbound: None, imports: None };
+        let view = View { namespace: Namespace::default(), outbound: None, imports: None, grpc: false };
         let mut catalog = ViewCatalog::new(self.cache.clone(), &view, Arc::new(Node::default()), id);
         for (kind, names) in [(CDS, &[][..]), (EDS, &["web"])] {
             let request = DeltaDiscoveryRequest {
@@ -115,7 +115,7 @@ fn nothing_is_kept_of_views_that_are_gone() {
     let mesh = Mesh::start();
     for port in 1..10 {
         let outbound = format!("127.0.0.1:{port}").parse().ok();
-        let view = View { namespace: Namespace::default(), outbound, imports: None };
+        let view = View { namespace: Namespace::default(), outbound, imports: None, grpc: false };
         let mut catalog = ViewCatalog::new(mesh.cache.clone(), &view, Arc::new(Node::default()), port);
         let mut bench = Bench::new(Dialect::Incremental);
         let request = DeltaDiscoveryRequest { type_url: LDS.type_url().into(), ..Default::default() };

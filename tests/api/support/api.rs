@@ -273,6 +273,6 @@ pub fn refused(status: &Status) -> Refused {
     Refused { problem: problem.into(), status: RefusedStatus::Grpc(status.code()) }
 }
 
-fn answer<T>(answered: Result<Response<T>, Status>) -> Result<T, Refused> {
+pub fn answer<T>(answered: Result<Response<T>, Status>) -> Result<T, Refused> {
     answered.map(Response::into_inner).map_err(|status| refused(&status))
 }

@@ -33,8 +33,10 @@ impl Home {
         let directory = tempfile::tempdir().expect("a directory");
         let addresses = ["http", "grpc", "xds"].map(|port| format!("{port}_address: 127.0.0.1:0\n")).concat();
         let log = "log: warn,convoy::server=info\nlog_json: true\n";
+        // Most tests have a single instance, and would see it kept.
+        let brake = if settings.contains("brake:") { "" } else { "brake: {enabled: false}\n" };
         let data = format!("data_dir: {}\n", directory.path().join("data").display());
-        std::fs::write(directory.path().join("convoy.yaml"), [&addresses, log, &data, settings].concat())
+        std::fs::write(directory.path().join("convoy.yaml"), [&addresses, log, brake, &data, settings].concat())
             .expect("written");
         Self { directory }
     }
@@ -56,6 +58,16 @@ pub struct Child {
 impl Child {
     pub async fn start(home: &Home) -> Self {
         Self::run(Command::new(env!("CARGO_BIN_EXE_convoy")), &home.config()).await
+    }
+
+    /// With these in its environment.
+    pub async fn start_with(home: &Home, environment: [(&'static str, PathBuf); 2]) -> Self {
+        let mut command = Command::new("env");
+        for (name, value) in environment {
+            command.arg(format!("{name}={}", value.display()));
+        }
+        command.arg(env!("CARGO_BIN_EXE_convoy"));
+        Self::run(command, &home.config()).await
     }
 
     /// With at most so many open files.

@@ -7,6 +7,7 @@ pub mod child;
 pub mod http;
 pub mod sample;
 pub mod server;
+pub mod wall_clock;
 pub mod watch;
 
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! Registrations to test with.
 
 use convoy_client::proto::{self, Protocol, RegisterRequest, Registration};
+use serde_json::Value;
 
 pub fn port(name: &str, port: u32, protocol: Protocol) -> proto::Port {
     proto::Port { name: name.into(), port, protocol: protocol.into() }
@@ -26,6 +27,19 @@ pub fn call(instances: impl IntoIterator<Item = Registration>) -> RegisterReques
 /// The instances of a service with these numbers.
 pub fn instances(service: &str, numbers: std::ops::Range<u32>) -> RegisterRequest {
     call(numbers.map(|number| instance(service, number)))
+}
+
+/// An answer without when the next heartbeat is due: that is another time with each answer.
+pub fn unpaced(mut answer: Value) -> Value {
+    match &mut answer {
+        Value::Object(fields) => {
+            fields.remove("heartbeat_interval");
+            fields.values_mut().for_each(|value| *value = unpaced(value.take()));
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| *value = unpaced(value.take())),
+        _ => {}
+    }
+    answer
 }
 
 pub fn seconds(seconds: i64) -> Option<prost_types::Duration> {

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use convoy::{
     config::{Config, StorageKind},
+    registry::brake::BrakeConfig,
     server::Server,
 };
 
@@ -41,6 +42,8 @@ impl Convoy {
             xds_address: any_port,
             storage: StorageKind::Memory,
             settle: Duration::ZERO,
+            // Most tests have a single instance, and would see it kept.
+            brake: BrakeConfig { enabled: false, ..BrakeConfig::default() },
             ..Config::default()
         };
         change(&mut config);
