@@ -204,7 +204,8 @@ impl Prober {
         };
         let definition = service.service.revision;
         let before = self.followed.remove(key).filter(|followed| followed.definition == definition);
-        let checked = self.enabled && !service.service.value.checks.is_empty();
+        // Also when nobody makes them: newcomers are not to wait for them.
+        let checked = !service.service.value.checks.is_empty();
         match before {
             None => {
                 for instance in service.instances.values() {
