@@ -52,18 +52,30 @@ struct Rounds {
     what: String,
     convoy: Vec<f64>,
     floor: Vec<f64>,
-    /// Microseconds a call, of the server and of the load generator.
+    /// Microseconds a call, of Convoy and of the load generator.
     cpu: [Vec<f64>; 2],
+    /// Those of the empty handler.
+    floor_cpu: Vec<f64>,
 }
 
 impl Rounds {
     fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), convoy: Vec::new(), floor: Vec::new(), cpu: Default::default() }
+        Self {
+            what: what.into(),
+            convoy: Vec::new(),
+            floor: Vec::new(),
+            cpu: Default::default(),
+            floor_cpu: Vec::new(),
+        }
     }
 
-    fn add(&mut self, convoy: f64, floor: Option<f64>, [before, after]: [[Duration; 2]; 2], time: Duration) {
+    fn add_floor(&mut self, rate: f64, cpu: Duration, time: Duration) {
+        self.floor.push(rate);
+        self.floor_cpu.push(cpu.as_secs_f64() * 1e6 / (rate * time.as_secs_f64()));
+    }
+
+    fn add(&mut self, convoy: f64, [before, after]: [[Duration; 2]; 2], time: Duration) {
         self.convoy.push(convoy);
-        self.floor.extend(floor);
         for (of, values) in self.cpu.iter_mut().enumerate() {
             values.push((after[of] - before[of]).as_secs_f64() * 1e6 / (convoy * time.as_secs_f64()));
         }
@@ -76,7 +88,8 @@ impl Rounds {
         let against = if ratios.is_empty() {
             String::new()
         } else {
-            format!(", empty handler {:.0}/s, ratio {:.2} (rounds {ratios:.2?})", median(&self.floor), median(&ratios))
+            let (rate, cpu, ratio) = (median(&self.floor), median(&self.floor_cpu), median(&ratios));
+            format!(", empty handler {rate:.0}/s, {cpu:.1} µs; ratio {ratio:.2} (rounds {ratios:.2?})")
         };
         println!("{}: {convoy:.0}/s, {server:.1} µs of CPU each (generator {generator:.1}){against}", self.what);
     }
@@ -105,7 +118,7 @@ async fn stream_heartbeats(options: &Options) -> anyhow::Result<()> {
             for _ in 0..options.rounds {
                 let before = cpu(&convoy)?;
                 let rate = streams::rate(convoy.grpc, messages.clone(), depth, options.time()).await?;
-                rounds.add(rate, None, [before, cpu(&convoy)?], options.time());
+                rounds.add(rate, [before, cpu(&convoy)?], options.time());
             }
             rounds.show();
         }
@@ -143,10 +156,12 @@ async fn http_heartbeats(options: &Options) -> anyhow::Result<()> {
     let mut rounds = Rounds::new("HTTP/1.1 heartbeats");
     for _ in 0..options.rounds {
         let (floor_rate, convoy_rate);
+        let before = floor.cpu()?;
         (to_floor, floor_rate) = http1::rate(to_floor, options.time(), next.clone()).await?;
+        rounds.add_floor(floor_rate, floor.cpu()? - before, options.time());
         let before = cpu(&convoy)?;
         (to_convoy, convoy_rate) = http1::rate(to_convoy, options.time(), next.clone()).await?;
-        rounds.add(convoy_rate, Some(floor_rate), [before, cpu(&convoy)?], options.time());
+        rounds.add(convoy_rate, [before, cpu(&convoy)?], options.time());
     }
     rounds.show();
     Ok(())
@@ -164,10 +179,12 @@ async fn http_registrations(options: &Options) -> anyhow::Result<()> {
     let mut rounds = Rounds::new("HTTP registrations");
     for _ in 0..options.rounds {
         let (floor_rate, convoy_rate);
+        let before = floor.cpu()?;
         (to_floor, floor_rate) = http1::rate(to_floor, options.time(), next.clone()).await?;
+        rounds.add_floor(floor_rate, floor.cpu()? - before, options.time());
         let before = cpu(&convoy)?;
         (to_convoy, convoy_rate) = http1::rate(to_convoy, options.time(), next.clone()).await?;
-        rounds.add(convoy_rate, Some(floor_rate), [before, cpu(&convoy)?], options.time());
+        rounds.add(convoy_rate, [before, cpu(&convoy)?], options.time());
     }
     rounds.show();
     let half = median(&rounds.convoy) / 2.0;
@@ -186,10 +203,12 @@ async fn grpc_registrations(options: &Options) -> anyhow::Result<()> {
     let depth = CONNECTIONS / CHANNELS;
     let mut rounds = Rounds::new("gRPC registrations");
     for _ in 0..options.rounds {
+        let before = floor.cpu()?;
         let floor_rate = calls::rate(&to_floor, depth, options.time(), next.clone()).await?;
+        rounds.add_floor(floor_rate, floor.cpu()? - before, options.time());
         let before = cpu(&convoy)?;
         let convoy_rate = calls::rate(&to_convoy, depth, options.time(), next.clone()).await?;
-        rounds.add(convoy_rate, Some(floor_rate), [before, cpu(&convoy)?], options.time());
+        rounds.add(convoy_rate, [before, cpu(&convoy)?], options.time());
     }
     rounds.show();
     let half = median(&rounds.convoy) / 2.0;

@@ -50,7 +50,8 @@ macro_rules! calls {
         $(#[$doc])*
         pub async fn $name(&self, request: proto::$request) -> Result<proto::$answer, Error> {
             let mut stub = self.$service.clone();
-            self.within_deadline(stub.$name(self.timed(request))).await
+            // A call's future is large, and would be in that of each of its callers.
+            self.within_deadline(Box::pin(stub.$name(self.timed(request)))).await
         }
     )*};
 }
@@ -156,7 +157,7 @@ impl Client {
     /// As every call.
     pub async fn drain(&self, request: proto::DrainRequest) -> Result<proto::DrainResponse, Error> {
         let patient = self.patient(request.wait.unwrap_or_default());
-        patient.within_deadline(patient.registry.clone().drain(patient.timed(request))).await
+        patient.within_deadline(Box::pin(patient.registry.clone().drain(patient.timed(request)))).await
     }
 
     /// Puts an operator's word over an instance's health, or takes it back.
@@ -164,7 +165,7 @@ impl Client {
     /// # Errors
     /// As every call.
     pub async fn set_override(&self, request: proto::SetOverrideRequest) -> Result<proto::SetOverrideResponse, Error> {
-        self.within_deadline(self.registry.clone().set_override(self.timed(request))).await
+        self.within_deadline(Box::pin(self.registry.clone().set_override(self.timed(request)))).await
     }
 
     /// Who has everything up to a revision, when all have it or the request's time is over, which may be so long beyond
@@ -177,7 +178,7 @@ impl Client {
         request: proto::WaitForConvergenceRequest,
     ) -> Result<proto::Convergence, Error> {
         let patient = self.patient(request.timeout.unwrap_or(DEFAULT_WAIT));
-        patient.within_deadline(patient.proxies.clone().wait_for_convergence(patient.timed(request))).await
+        patient.within_deadline(Box::pin(patient.proxies.clone().wait_for_convergence(patient.timed(request)))).await
     }
 
     /// A client for a call that waits so long at the server.
@@ -195,7 +196,7 @@ impl Client {
     /// One stream of a watch.
     pub(crate) async fn open_watch(&self, request: proto::WatchRequest) -> Result<Streaming<proto::WatchEvent>, Error> {
         let mut stub = self.registry.clone();
-        self.within_deadline(stub.watch(request)).await
+        self.within_deadline(Box::pin(stub.watch(request))).await
     }
 
     /// A stream of heartbeats: what comes out of `requests` is sent, and each is answered in order.
@@ -204,7 +205,7 @@ impl Client {
         requests: ReceiverStream<proto::HeartbeatRequest>,
     ) -> Result<Streaming<proto::HeartbeatResponse>, Error> {
         let mut stub = self.registry.clone();
-        self.within_deadline(stub.stream_heartbeats(requests)).await
+        self.within_deadline(Box::pin(stub.stream_heartbeats(requests))).await
     }
 
     /// How long each call may take.

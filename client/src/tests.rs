@@ -65,7 +65,8 @@ async fn registers_again_when_told() {
     server.stub.memory().instances.clear();
     let request = server.hears(registration).await;
     assert_eq!((request.incarnation, request.lease.as_str()), (Some(7), ""));
-    server.hears(|heard| heartbeat(heard).filter(|heartbeat| heartbeat.lease == "lease-2")).await;
+    let heard = server.hears(|heard| heartbeat(heard).filter(|heartbeat| heartbeat.lease == "lease-2")).await;
+    assert_eq!((heard.digest.as_str(), heard.revision), ("digest-2", 2), "what it was answered last");
 }
 
 #[tokio::test]

@@ -86,7 +86,8 @@ where
         // The one that is ready is used; its clone may have to become so.
         let next = self.service.clone();
         let service = std::mem::replace(&mut self.service, next);
-        let task = self.elsewhere.threads.spawn(carry_out(service, request, reply));
+        // In a box: a task is aligned to cache lines, and to allocate a large one so takes the allocator long.
+        let task = self.elsewhere.threads.spawn(Box::pin(carry_out(service, request, reply)));
         Answer::Elsewhere(answer, Some(AbortOnDrop(task)))
     }
 }

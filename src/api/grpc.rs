@@ -1,10 +1,6 @@
 //! The gRPC shell: each call is the API's own. Health and reflection beside it.
 
-use std::{
-    future::{Ready, ready},
-    net::IpAddr,
-    pin::Pin,
-};
+use std::{net::IpAddr, pin::Pin};
 
 use axum::{middleware::map_response, routing::post};
 use bytes::Bytes;
@@ -69,8 +65,14 @@ pub async fn routes(api: Api, stopping: watch::Receiver<bool>, threads: Handle) 
         .add_service(ResourcesServer::new(shell).max_decoding_message_size(limit))
         .add_service(health_service)
         .add_service(reflection);
-    let elsewhere = Elsewhere::new(threads, |request| HEARTBEATS.contains(&request.uri().path()));
-    let answer = move |request: axum::extract::Request| watch.clone().answer_watch(request, limit);
+    // A watch does by itself elsewhere what takes long.
+    let is_here = |request: &axum::extract::Request| {
+        let path = request.uri().path();
+        HEARTBEATS.contains(&path) || path == WATCH
+    };
+    let elsewhere = Elsewhere::new(threads.clone(), is_here);
+    let watch = WatchCall { shell: watch, threads };
+    let answer = move |request: axum::extract::Request| watch.clone().answer(request, limit);
     let router = routes.into_axum_router().route(WATCH, post(answer));
     Ok(Routes::from(router.layer(map_response(refusal)).layer(elsewhere)))
 }
@@ -112,21 +114,35 @@ impl Shell {
         };
         Box::pin(stream.take_until(Box::pin(stopped)))
     }
+}
 
-    /// A watch, whose messages are bytes already.
-    async fn answer_watch(self, request: axum::extract::Request, limit: usize) -> http::Response<Body> {
+/// A watch, whose messages are bytes already.
+#[derive(Clone, Debug)]
+struct WatchCall {
+    shell: Shell,
+    threads: Handle,
+}
+
+impl WatchCall {
+    async fn answer(self, request: axum::extract::Request, limit: usize) -> http::Response<Body> {
         Grpc::new(Messages).max_decoding_message_size(limit).server_streaming(self, request).await
+    }
+
+    async fn open(self, request: proto::WatchRequest) -> Result<Response<MessageStream>, Status> {
+        let (api, threads) = (self.shell.api.clone(), self.threads.clone());
+        let opening = self.threads.spawn(async move { api.watch(&request) });
+        let watching = opening.await.map_err(|_| Problem::new("unavailable", "the watch cannot be opened now"))??;
+        Ok(Response::new(self.shell.until_stopped(watching.messages(threads).map(Ok))))
     }
 }
 
-impl ServerStreamingService<proto::WatchRequest> for Shell {
+impl ServerStreamingService<proto::WatchRequest> for WatchCall {
     type Response = Bytes;
     type ResponseStream = MessageStream;
-    type Future = Ready<Result<Response<MessageStream>, Status>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<MessageStream>, Status>> + Send>>;
 
     fn call(&mut self, request: Request<proto::WatchRequest>) -> Self::Future {
-        let watching = self.api.watch(request.get_ref()).map_err(Status::from);
-        ready(watching.map(|watching| Response::new(self.until_stopped(watching.messages().map(Ok)))))
+        Box::pin(self.clone().open(request.into_inner()))
     }
 }
 

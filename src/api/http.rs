@@ -97,6 +97,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
             // Read by position, an array would pass for an object.
             return Err(Invalid::new("body", "[…]", "a JSON object").into());
         }
+        // Where an error is, is worked out only if there is one.
+        if let Ok(value) = serde_json::from_slice(text) {
+            return Ok(Self(value));
+        }
         let mut reader = serde_json::Deserializer::from_slice(text);
         let value = read(&mut reader)?;
         reader.end().map_err(|error| Invalid::new("body", "…", error.to_string()))?;

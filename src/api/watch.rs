@@ -15,7 +15,7 @@ use bytes::{BufMut, Bytes};
 use convoy_client::proto::{self, WatchChange, WatchKind};
 use futures_util::{Stream, StreamExt, stream::unfold};
 use prost::Message;
-use tokio::time::timeout;
+use tokio::{runtime::Handle, time::timeout};
 use tonic::{
     Status,
     codec::{BufferSettings, Codec, EncodeBuf, Encoder},
@@ -136,11 +136,21 @@ impl Watching {
         })
     }
 
-    /// The messages of a gRPC stream.
-    pub(super) fn messages(self) -> impl Stream<Item = Bytes> + Send {
-        unfold(self, |mut watching| async move {
-            let (step, token) = watching.watch.next().await?;
-            Some((watching.api.watch_bytes(Form::Message, &step, token), watching))
+    /// The messages of a gRPC stream. They are handed over where the connection is written, without a task between: an
+    /// event for ten thousand is dear enough. What takes longer than that is done by those threads.
+    pub(super) fn messages(self, threads: Handle) -> impl Stream<Item = Bytes> + Send {
+        unfold((self, threads), |(mut watching, threads)| async move {
+            loop {
+                if let Some((step, token)) = watching.watch.next_unless_work().await? {
+                    let message = watching.api.watch_bytes(Form::Message, &step, token);
+                    return Some((message, (watching, threads)));
+                }
+                let work = async move {
+                    watching.watch.work().await;
+                    watching
+                };
+                watching = threads.spawn(work).await.ok()?;
+            }
         })
     }
 

@@ -150,13 +150,29 @@ mod tests {
         check(&Cli::command());
     }
 
+    /// As a shell reads them: apart by blanks, but for those in single quotes.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        for (index, part) in line.trim().split('\'').enumerate() {
+            for (at, piece) in part.split(if index % 2 == 0 { ' ' } else { '\n' }).enumerate() {
+                if at > 0 {
+                    words.push(String::new());
+                }
+                words.last_mut().expect("there is one").push_str(piece);
+            }
+        }
+        words.retain(|word| !word.is_empty());
+        words
+    }
+
     #[test]
     fn every_example_parses() {
         fn check(command: &clap::Command) {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             for line in help.lines().filter(|line| line.starts_with("  convoy ")) {
-                let line = line.split(['>', '|']).next().unwrap_or(line);
-                Cli::try_parse_from(line.split_whitespace()).unwrap_or_else(|error| panic!("{line}: {error}"));
+                let words = words(line);
+                let words = words.iter().take_while(|word| !matches!(word.as_str(), ">" | "|"));
+                Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
             }
             command.get_subcommands().for_each(check);
         }

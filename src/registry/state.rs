@@ -95,7 +95,9 @@ impl ServiceState {
     }
 
     fn insert(&mut self, instance: Versioned<Instance>) -> Option<Versioned<Instance>> {
-        let before = self.remove(&instance.value.key.id);
+        // To remove what is not there would copy its way in the map.
+        let known = self.instances.contains_key(&instance.value.key.id);
+        let before = if known { self.remove(&instance.value.key.id) } else { None };
         for port in &instance.value.spec.ports {
             self.addresses.insert((instance.value.spec.address, port.number), instance.value.key.id.clone());
         }

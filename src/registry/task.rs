@@ -91,7 +91,8 @@ pub(super) struct Task {
     /// What clients asked for, and what timers did: neither keeps the other from its turn.
     asked: VecDeque<Pending>,
     due: VecDeque<Pending>,
-    round: Vec<InFlight>,
+    #[expect(clippy::vec_box, reason = "they move from one list to the next, and a list of them would be a large one")]
+    round: Vec<Box<InFlight>>,
     pub(super) brake: Brake,
     pub(super) trust: Arc<Trust>,
     pub(super) braking: Arc<ArcSwap<Braking>>,
@@ -241,7 +242,7 @@ impl Task {
                 Ok(plan) if plan.transaction.changes.is_empty() => self.complete(pending, &plan),
                 Ok(mut plan) => {
                     transactions.push(std::mem::take(&mut plan.transaction));
-                    self.round.push(InFlight { pending, plan, written: None });
+                    self.round.push(Box::new(InFlight { pending, plan, written: None }));
                 }
             }
         }

@@ -29,30 +29,37 @@ async fn the_described_put_is_answered_field_by_field() {
     let mut answer = convoy.api.http.put(REVIEWS_1, &described()).await.ok();
     let lease = answer["lease"]["id"].as_str().expect("a lease id").to_owned();
     assert!(lease.len() == 32 && lease.bytes().all(|c| c.is_ascii_hexdigit()), "{lease}");
-    for time in ["/instance/registered_at", "/instance/health/since"] {
+    let digest = answer["digest"].take();
+    assert_eq!(digest.as_str().map(str::len), Some(16), "{digest}");
+    for time in ["/instance/registered_at", "/instance/health/since", "/instance/health/axes/1/since"] {
         let text = answer.pointer_mut(time).expect(time).take();
         let time: prost_types::Timestamp = text.as_str().expect("a text").parse().expect("RFC 3339");
         let age = std::time::SystemTime::now().duration_since(time.try_into().expect("a time")).expect("in the past");
         assert!(age.as_secs() < 30, "{text}");
     }
     assert_eq!(
-        answer,
+        unpaced(answer),
         json!({
             "instance": {
                 "namespace": "default", "service": "reviews", "id": "reviews-1", "incarnation": 1,
                 "address": "10.0.0.7", "ports": [{"name": "http", "port": 8080, "protocol": "http"}], "weight": 100,
                 "health": {
                     "verdict": "healthy", "reason": "its agent says that it is ready", "since": null, "ready": true,
-                    "draining": false
+                    "draining": false,
+                    "axes": [
+                        {"axis": "lease", "state": "held", "reason": ""},
+                        {"axis": "readiness", "state": "ready", "since": null, "reason": ""}
+                    ]
                 },
                 "labels": {"language": "python"},
-                "capabilities": [{"name": "image-classification", "version": "2.1", "attributes": {}}],
+                "capabilities": [{"name": "image-classification", "version": "2.1", "attributes": {}, "description": ""}],
                 "locality": {"region": "us-east-1", "zone": "us-east-1a", "sub_zone": ""},
                 "sla": {"latency_p99": "50ms", "throughput_rps": 200.0},
-                "lease": lease, "registered_at": null, "revision": 1
+                "lease": lease, "registered_at": null, "revision": 1,
+                "description": "", "effective_weight": 100, "history": []
             },
             "lease": {"id": lease, "ttl": "30s"},
-            "revision": 1
+            "revision": 1, "digest": null
         })
     );
     let got = convoy.api.http.get(REVIEWS_1).await.ok();

@@ -143,7 +143,8 @@ async fn a_filter_shows_its_namespace_and_service_only() {
             let mut expected: Vec<_> = places.into_iter().filter(fits).collect();
             expected.sort_unstable();
             convoy.api.register(at(1)).await.expect("registered");
-            let request = WatchRequest { namespace: namespace.into(), service: service.into(), ..Default::default() };
+            let request =
+                WatchRequest { namespace: namespace.into(), service: service.into(), ..WatchRequest::default() };
             let mut watch = Watch::open(&convoy.api, face, request).await.expect("a watch");
             let mut told = watch.synced().await;
             assert_eq!(told.pop().map(|event| event.kind()), Some(WatchKind::Synced));

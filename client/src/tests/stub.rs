@@ -99,7 +99,9 @@ impl Registry for Stub {
             let (id, lease) = (registration.id, lease.clone());
             memory.instances.insert(id.clone(), proto::Instance { id, lease, ..Default::default() });
         }
-        Ok(Response::new(proto::RegisterResponse { lease: Some(Self::lease(lease)), ..Default::default() }))
+        let (digest, revision) = (format!("digest-{}", memory.registrations), memory.registrations as u64);
+        let lease = Some(Self::lease(lease));
+        Ok(Response::new(proto::RegisterResponse { lease, digest, revision, ..Default::default() }))
     }
 
     async fn heartbeat(&self, request: Request<proto::HeartbeatRequest>) -> Answer<proto::HeartbeatResponse> {

@@ -73,6 +73,10 @@ impl Inbox {
         self.news.notify_one();
     }
 
+    pub(super) fn is_behind(&self) -> bool {
+        self.with(|state| matches!(state, State::Behind))
+    }
+
     pub(super) fn take(&self) -> Taken {
         self.with(|state| match state {
             State::Behind => Taken::Behind,

@@ -165,10 +165,34 @@ impl Watch {
     /// The next step, and the token to resume after it. Cancel-safe. None when the watch has ended.
     pub async fn next(&mut self) -> Option<(Step, Token)> {
         loop {
-            if let Some(step) = self.steps.pop_front() {
+            self.work().await;
+            if let Some(step) = self.next_unless_work().await? {
                 return Some(step);
             }
-            // Much may be looked at before there is something to tell.
+        }
+    }
+
+    /// The same; nothing if there is work to do first.
+    pub async fn next_unless_work(&mut self) -> Option<Option<(Step, Token)>> {
+        loop {
+            if let Some(step) = self.steps.pop_front() {
+                return Some(Some(step));
+            }
+            if self.has_work() {
+                return Some(None);
+            }
+            self.follow().await?;
+        }
+    }
+
+    /// Whether much may have to be looked at before there is a next step: what there is, or the log.
+    pub fn has_work(&self) -> bool {
+        self.steps.is_empty() && (!matches!(self.stage, Stage::Following) || self.inbox.is_behind())
+    }
+
+    /// Does it. Cancel-safe.
+    pub async fn work(&mut self) {
+        while self.has_work() {
             tokio::task::consume_budget().await;
             match &self.stage {
                 Stage::Reset => {
@@ -177,7 +201,7 @@ impl Watch {
                 }
                 Stage::Listing { .. } => self.list(),
                 Stage::Merged { after, until, told } => self.tell_rest(*after, *until, *told),
-                Stage::Following => self.follow().await?,
+                Stage::Following => self.catch_up(),
             }
         }
     }
@@ -219,13 +243,14 @@ impl Watch {
         }
     }
 
-    /// Takes what there is, or waits until there is something.
+    /// Takes what there is, or waits until there is something; none if there will be nothing.
     async fn follow(&mut self) -> Option<()> {
         // Before the inbox is looked at: what is in it goes first.
         let done = self.registry.inner.watches.roster.done();
         match self.inbox.take() {
             Taken::Closed => return None,
-            Taken::Behind => self.catch_up(),
+            // There is work again.
+            Taken::Behind => {}
             Taken::Due(due) if !due.is_empty() => self.tell(due),
             Taken::Due(_) => {
                 let now = Instant::now();

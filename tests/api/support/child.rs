@@ -97,6 +97,12 @@ impl Child {
         within("the child's end", self.process.kill()).await.expect("killed");
     }
 
+    /// Stops it as a debugger would, or lets it go on.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let id = self.process.id().and_then(|id| rustix::process::Pid::from_raw(id.try_into().ok()?));
+        rustix::process::kill_process(id.expect("it runs"), signal).expect("signalled");
+    }
+
     pub fn assert_running(&mut self) {
         let ended = self.process.try_wait().expect("a status");
         assert!(ended.is_none(), "Convoy has ended ({ended:?}): {:#?}", self.log.lock().expect("a log"));

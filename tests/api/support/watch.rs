@@ -70,7 +70,8 @@ pub struct EventStream {
 
 impl EventStream {
     async fn open(api: &Api, request: &WatchRequest) -> Result<Self, Refused> {
-        let path = format!("/v1/watch?namespace={}&service={}", request.namespace, request.service);
+        let selector: String = request.selector.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let path = format!("/v1/watch?namespace={}&service={}&selector={selector}", request.namespace, request.service);
         let mut builder = Request::builder().uri(path).header("host", "convoy");
         if !request.resume.is_empty() {
             builder = builder.header("last-event-id", &request.resume);
@@ -114,7 +115,7 @@ fn parse(text: &str) -> Option<WatchEvent> {
     Some(event)
 }
 
-/// What a reader of events believes to be there.
+/// What a reader of events believes to be there. It fails when it is told what cannot be.
 #[derive(Debug, Default, PartialEq)]
 pub struct Belief(pub BTreeMap<(String, String, String), Instance>);
 
@@ -126,9 +127,12 @@ impl Belief {
         }
         let Some(instance) = event.instance else { return };
         let key = (instance.namespace.clone(), instance.service.clone(), instance.id.clone());
+        let stays = matches!(kind, WatchKind::Added | WatchKind::Changed);
+        let known = if stays { self.0.insert(key, instance) } else { self.0.remove(&key) };
         match kind {
-            WatchKind::Removed => drop(self.0.remove(&key)),
-            _ => drop(self.0.insert(key, instance)),
+            WatchKind::Added => assert_eq!(known, None, "added twice"),
+            WatchKind::Changed => assert!(known.is_some() && !event.changes.is_empty(), "{:?}", event.changes),
+            _ => assert!(known.is_some(), "{kind} of one that was not there"),
         }
     }
 }
