@@ -9,6 +9,7 @@ use prost_types::{
 };
 
 const FILES: &[&str] = &[
+    "convoy/v1/checks.proto",
     "convoy/v1/types.proto",
     "convoy/v1/registry.proto",
     "convoy/v1/proxies.proto",

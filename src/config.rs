@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::Path, path::PathBuf, time::Duration};
 use anyhow::Context;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use crate::{model::Limits, registry::brake::BrakeConfig};
+use crate::{checks::CheckConfig, model::Limits, registry::brake::BrakeConfig};
 
 /// What keeps the registrations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -47,6 +47,7 @@ pub struct Config {
     /// Logs as JSON objects, one a line.
     pub log_json: bool,
     pub brake: BrakeConfig,
+    pub checks: CheckConfig,
     pub limits: Limits,
 }
 
@@ -65,6 +66,7 @@ impl Default for Config {
             log: "info".into(),
             log_json: false,
             brake: BrakeConfig::default(),
+            checks: CheckConfig::default(),
             limits: Limits::default(),
         }
     }
@@ -110,6 +112,7 @@ impl Config {
         config.log = log.unwrap_or(config.log);
         config.limits.check()?;
         config.brake.check()?;
+        config.checks.check()?;
         Ok(config)
     }
 

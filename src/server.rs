@@ -25,6 +25,7 @@ use tonic::{
 
 use crate::{
     api::{self, Api},
+    checks,
     config::{Config, StorageKind},
     registry::{Registry, Settings, query::Queries},
     storage::{Opened, Storage, memory::MemoryStore, redb::RedbStore},
@@ -64,7 +65,7 @@ impl Future for AbortOnDrop {
 
 /// Threads of their own. Those that write to proxies (`xds`) are apart from those of the registry, so that a change for
 /// everybody keeps no heartbeat and no timer waiting; and the one that reads what agents say (`intake`) is apart from all
-/// that queries, watches and writes do, so that nothing keeps it from heartbeats.
+/// that queries, watches and writes do, so that nothing keeps it from heartbeats. Probes have one as well (`checks`).
 #[derive(Debug)]
 struct Threads(Option<Runtime>);
 
@@ -110,6 +111,8 @@ pub struct Server {
     servers: JoinSet<anyhow::Result<()>>,
     registry: Registry,
     fanout: Threads,
+    /// Where the checks run, and nothing else.
+    _checks: Threads,
     intake: Threads,
 }
 
@@ -129,6 +132,10 @@ impl Server {
         let (registry, running) = Registry::start_beside(intake.handle(), storage, opened, settings, metrics.clone());
         let registry_task = AbortOnDrop(running);
         core.spawn(async move { registry_task.await.context("the registry has failed") });
+
+        let probing = Threads::start("checks", Some(1))?;
+        let checks = checks::run(registry.clone(), config.checks.clone(), metrics.clone());
+        core.spawn_on(forever(checks), probing.handle());
 
         let settled = registry.had_state() || config.settle.is_zero();
         let readiness = if settled { Readiness::Ready } else { Readiness::Unknown };
@@ -154,6 +161,7 @@ impl Server {
             servers,
             registry,
             fanout,
+            _checks: probing,
             intake,
         };
         let shared = Shared::new(cache, proxies, metrics, admission, stopped);

@@ -56,6 +56,22 @@ struct State {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Probe {
+    probe: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProbeKind {
+    probe: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CheckStatus {
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Type {
     r#type: &'static str,
 }
@@ -115,6 +131,10 @@ pub struct Metrics {
     instances: Family<State, Gauge>,
     services: Gauge,
     leases: Gauge,
+    probes: Family<Probe, Counter>,
+    probe_seconds: Family<ProbeKind, Histogram>,
+    check_turns: Family<CheckStatus, Counter>,
+    check_targets: Gauge,
     streams: Family<Stream, Gauge>,
     responses: Family<Type, Counter>,
     acks: Family<Type, Counter>,
@@ -147,6 +167,10 @@ impl Default for Metrics {
             instances: Family::default(),
             services: Gauge::default(),
             leases: Gauge::default(),
+            probes: Family::default(),
+            probe_seconds: Family::new_with_constructor(seconds),
+            check_turns: Family::default(),
+            check_targets: Gauge::default(),
             streams: Family::default(),
             responses: Family::default(),
             acks: Family::default(),
@@ -175,6 +199,10 @@ impl Metrics {
         r.register("instances", "Instances registered, by verdict", self.instances.clone());
         r.register("services", "Services registered", self.services.clone());
         r.register("leases", "Leases held", self.leases.clone());
+        r.register("probes", "Probes made of instances, by result", self.probes.clone());
+        r.register("probe_seconds", "Time of one probe", self.probe_seconds.clone());
+        r.register("check_transitions", "Checks that have turned, by what to", self.check_turns.clone());
+        r.register("check_targets", "Checks of instances that are being made", self.check_targets.clone());
         r.register("xds_streams", "xDS streams open", self.streams.clone());
         r.register("xds_responses", "xDS responses sent", self.responses.clone());
         r.register("xds_acks", "xDS responses accepted", self.acks.clone());
@@ -223,6 +251,19 @@ impl Metrics {
     pub fn store_commit(&self, took: Duration, transactions: usize) {
         self.commit_seconds.observe(took.as_secs_f64());
         self.commit_records.observe(transactions as f64);
+    }
+
+    pub fn probe(&self, probe: &'static str, result: &'static str, took: Duration) {
+        self.probes.get_or_create(&Probe { probe, result }).inc();
+        self.probe_seconds.get_or_create(&ProbeKind { probe }).observe(took.as_secs_f64());
+    }
+
+    pub fn check_turn(&self, status: &'static str) {
+        self.check_turns.get_or_create(&CheckStatus { status }).inc();
+    }
+
+    pub fn check_targets(&self, targets: usize) {
+        self.check_targets.set(i64::try_from(targets).unwrap_or(i64::MAX));
     }
 
     pub fn stream_opened(&self, service: &'static str, dialect: &'static str) {

@@ -183,6 +183,7 @@ named!(
     BrakeScope "BRAKE_SCOPE_", QueryOrder "QUERY_ORDER_",
     OverrideHealth "OVERRIDE_HEALTH_",
     StepOutcome "STEP_OUTCOME_",
+    CheckKind "CHECK_KIND_",
     WatchChange "WATCH_CHANGE_"
 );
 

@@ -8,6 +8,7 @@ mod agent;
 mod bootstrap;
 mod brake;
 mod card;
+mod check;
 mod child;
 mod deregister;
 mod documents;

@@ -5,10 +5,11 @@ use std::{io::Write, time::Duration};
 use clap::{Args, Subcommand};
 use convoy_client::{
     json::parse_duration,
-    proto::{BrakePolicy, DeleteServiceRequest, ExportTo, Failover, PutServiceRequest, ServicePort},
+    proto::{BrakePolicy, Checks, DeleteServiceRequest, ExportTo, Failover, PutServiceRequest, ServicePort},
 };
 
 use super::{
+    check::CheckArgument,
     options::{Format, Options},
     output::{self, Table},
     registration::PortArgument,
@@ -63,6 +64,9 @@ struct Put {
     /// Whether those that fall silent together are kept for a while, as suspects
     #[arg(long, value_name = "on|off", value_parser = on_or_off)]
     brake: Option<bool>,
+    /// A check of every instance, as [NAME=]KIND[:WHAT][,OPTION=VALUE]…; those given are all; `none` for none any more
+    #[arg(long = "check", value_name = "CHECK")]
+    checks: Vec<CheckArgument>,
     /// The port that the plain service name means
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     default_port: String,
@@ -70,7 +74,13 @@ struct Put {
 
 const PUT: &str = "Examples:
   convoy service put reviews --port http:8080 --port admin:9000/tcp
-  convoy service put readers --port http:80/http --selector instance.has_capability('ocr')";
+  convoy service put reviews --export-to * --drain-time 30s
+  convoy service put readers --port http:80/http --selector instance.has_capability('ocr')
+  convoy service put reviews --check http:/healthz,interval=5s,unhealthy=3/5
+  convoy service put reviews --check alive=tcp,liveness,deregister-after=5m --check grpcs:reviews.v1,ca=ca.pem
+Kinds of checks: http:/PATH, https:/PATH, tcp, tls, grpc[:SERVICE], grpcs[:SERVICE]
+Options: liveness, port, interval, timeout, grace, deregister-after, jitter (percent), healthy and unhealthy (3, or 3/5),
+  host, method, status and degraded (200-299+404), body, header.NAME; of TLS ca (a file) or insecure, and server-name";
 const DELETE: &str = "Examples:
   convoy service delete reviews
   convoy service delete -n prod reviews -o json";
@@ -112,6 +122,15 @@ fn on_or_off(text: &str) -> Result<bool, String> {
     }
 }
 
+/// Not given, they stay as they are.
+fn checks(given: Vec<CheckArgument>) -> Option<Checks> {
+    let one = |argument| match argument {
+        CheckArgument::One(check) => Some(*check),
+        CheckArgument::None => None,
+    };
+    (!given.is_empty()).then(|| Checks { checks: given.into_iter().filter_map(one).collect() })
+}
+
 fn request(put: Put, options: &Options) -> PutServiceRequest {
     let exports =
         |names: Vec<String>| ExportTo { namespaces: names.into_iter().filter(|name| !name.is_empty()).collect() };
@@ -128,6 +147,7 @@ fn request(put: Put, options: &Options) -> PutServiceRequest {
         drain_time: put.drain_time.map(convoy_client::duration),
         export_to: put.export_to.map(exports),
         brake: put.brake.map(|on| BrakePolicy { off: !on }),
+        checks: checks(put.checks),
         failover: put.failover,
         selector: put.selector,
     }

@@ -10,7 +10,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use super::{Instance, RemovalCause, UnixMillis};
+use super::{Check, Instance, RemovalCause, UnixMillis};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
@@ -99,6 +99,19 @@ pub struct CheckState {
     pub since: UnixMillis,
     /// The probe's last word: `503 Service Unavailable`.
     pub output: Arc<str>,
+}
+
+impl CheckState {
+    /// Of a check that has yet to be made.
+    pub fn pending(check: &Check, now: UnixMillis) -> Self {
+        Self {
+            name: check.name.clone(),
+            kind: check.kind,
+            status: CheckStatus::Pending,
+            since: now,
+            output: "not probed yet".into(),
+        }
+    }
 }
 
 /// What an operator says, until somebody takes it back.

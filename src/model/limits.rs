@@ -66,6 +66,7 @@ pub struct Limits {
     pub virtual_services: usize,
     /// Resources that are written and not generated, of all types.
     pub raw_resources: usize,
+    pub checks_per_service: usize,
 }
 
 impl Default for Limits {
@@ -89,6 +90,7 @@ impl Default for Limits {
             watchers: 10_000,
             virtual_services: 1_000,
             raw_resources: 10_000,
+            checks_per_service: 16,
         }
     }
 }

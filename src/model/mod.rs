@@ -2,6 +2,7 @@
 //! once, in `parse`, into these types; inside nobody checks again.
 
 pub mod agent_card;
+pub mod check;
 pub mod health;
 pub mod ids;
 pub mod instance;
@@ -15,6 +16,7 @@ pub mod selector;
 pub mod service;
 pub mod wire;
 
+pub use check::{Check, HttpProbe, Probe, Statuses, Threshold, Tls, TlsTrust};
 pub use health::{
     Brake, BrakeScope, CheckKind, CheckState, CheckStatus, Health, History, Override, OverrideHealth, Transition, Turn,
     Verdict,

@@ -1,5 +1,7 @@
 //! The border inwards: what a client or a disk says → values that keep the rules, or the first rule broken.
 
+mod check;
+
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use convoy_client::proto;
@@ -11,6 +13,8 @@ use super::{
     limits::at_most,
     selector::{InstanceSelector, Knows},
 };
+
+pub use check::checks;
 
 const DEFAULT_WEIGHT: u32 = 100;
 pub(super) const MAX_CAPABILITY_NAME_BYTES: usize = 256;
@@ -251,6 +255,7 @@ pub fn service(from: &proto::PutServiceRequest, limits: &Limits) -> Result<Servi
         drain_time: drain_time(from.drain_time)?,
         exports: from.export_to.as_ref().map(|to| exports(&to.namespaces)).transpose()?,
         brake: from.brake.map(|brake| !brake.off),
+        checks: from.checks.as_ref().map(|from| checks(from, limits.checks_per_service)).transpose()?,
         failover: from.failover.map(failover).transpose()?,
         selector: selector("selector", &from.selector)?,
     })

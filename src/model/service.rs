@@ -2,10 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
-use super::{Invalid, Namespace, PortName, Protocol, selector::InstanceSelector};
+use super::{Check, Invalid, Namespace, PortName, Protocol, selector::InstanceSelector};
 
 /// How long an instance drains when the service does not say.
 pub const DEFAULT_DRAIN_TIME: Duration = Duration::from_secs(15);
@@ -27,6 +28,8 @@ pub struct Service {
     pub exports: Exports,
     /// Whether those that fall silent together are kept for a while.
     pub brake: bool,
+    /// By name.
+    pub checks: Arc<[Check]>,
     /// Whether a proxy goes to its own zone first, then to its region.
     pub failover: Option<Failover>,
     /// Of a virtual service: its members are the instances, of any service, that match.
@@ -54,6 +57,7 @@ pub struct ServicePatch {
     pub drain_time: Option<Duration>,
     pub exports: Option<Exports>,
     pub brake: Option<bool>,
+    pub checks: Option<Arc<[Check]>>,
     pub failover: Option<Option<Failover>>,
     pub selector: Option<InstanceSelector>,
 }
@@ -67,6 +71,7 @@ impl Service {
             drain_time: DEFAULT_DRAIN_TIME,
             exports: Exports::default(),
             brake: true,
+            checks: Arc::default(),
             failover: None,
             selector: None,
         }
@@ -96,6 +101,7 @@ impl ServicePatch {
             drain_time: self.drain_time.unwrap_or(stays.drain_time),
             exports: self.exports.clone().unwrap_or(stays.exports),
             brake: self.brake.unwrap_or(stays.brake),
+            checks: self.checks.clone().unwrap_or(stays.checks),
             failover: self.failover.unwrap_or(stays.failover),
             selector: self.selector.clone().or(stays.selector),
         })
@@ -136,6 +142,7 @@ mod tests {
             drain_time: Some(time),
             exports: Some(exports.clone()),
             brake: Some(false),
+            checks: None,
             failover: Some(Some(Failover { overprovisioning_factor: 140 })),
             selector: None,
         };

@@ -1,5 +1,7 @@
 //! The border outwards: values → the API's messages.
 
+mod check;
+
 use std::time::Duration;
 
 use convoy_client::proto;
@@ -8,6 +10,8 @@ use super::{
     Brake, BrakeScope, Exports, History, Instance, InstanceKey, InstanceSpec, Locality, OverrideHealth, PortName,
     Protocol, RemovalCause, Revision, Service, ServiceKey, ServicePort, Turn, UnixMillis, Verdict,
 };
+
+pub use check::check;
 
 pub fn time(at: UnixMillis) -> prost_types::Timestamp {
     let (seconds, millis) = (at.0 / 1000, at.0 % 1000);
@@ -215,6 +219,7 @@ pub fn service(key: &ServiceKey, from: &Service, revision: Revision, instances: 
         revision: revision.0,
         export_to: Some(proto::ExportTo { namespaces: exports(&from.exports) }),
         brake: Some(proto::BrakePolicy { off: !from.brake }),
+        checks: (!from.checks.is_empty()).then(|| proto::Checks { checks: from.checks.iter().map(check).collect() }),
         failover: from.failover.map(|failover| proto::Failover {
             by_locality: true,
             overprovisioning_factor: failover.overprovisioning_factor,

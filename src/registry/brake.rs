@@ -84,9 +84,18 @@ impl Trust {
         self.passing.store(passing, Relaxed);
     }
 
+    /// Whether a failing probe counts: nothing speaks against it.
     pub fn believed(&self) -> bool {
-        let others = self.targets.load(Relaxed).saturating_sub(1);
-        others > 0 && self.passing.load(Relaxed) * 2 >= others
+        self.passing.load(Relaxed) * 2 >= self.others()
+    }
+
+    /// Whether a failing probe is a word of its own for somebody's death: others are well by the same prober.
+    pub fn confirms(&self) -> bool {
+        self.others() > 0 && self.believed()
+    }
+
+    fn others(&self) -> usize {
+        self.targets.load(Relaxed).saturating_sub(1)
     }
 }
 

@@ -29,14 +29,14 @@ impl Task {
         let (observed_ms, heard_ms) = (self.clock.now_ms(), self.leases.last_heard_ms());
         let interval = self.state.lease_ttl(lease).map(pace::longest_interval).unwrap_or_default();
         let silent = u128::from(observed_ms.saturating_sub(heard_ms)) > interval.as_millis() * 3 / 2;
-        let believed = self.trust.believed();
+        let confirms = self.trust.confirms();
         let snapshot = self.state.snapshot();
         let fails = |key: &InstanceKey| {
             let instance = snapshot.instance(key);
             instance.is_some_and(|of| of.value.checks.iter().any(|check| check.status == CheckStatus::Failing))
         };
         let now = Now { observed_ms, unix: self.clock.unix() };
-        match self.brake.lapse(lease, &self.state, now, silent, |key| believed && fails(key)) {
+        match self.brake.lapse(lease, &self.state, now, silent, |key| confirms && fails(key)) {
             Decision::Expire => self.enqueue_own(Command::Expire(lease)),
             Decision::Keep(scope) => {
                 self.leases.keep_lapsed(lease);

@@ -84,6 +84,8 @@ struct Inner {
     pace: Pace,
     events: Arc<EventLog>,
     dirty: Arc<DirtySet<Dirty>>,
+    /// Of the same, the services, for those who probe them.
+    dirty_services: Arc<DirtySet<ServiceKey>>,
     commands: mpsc::Sender<Queued>,
     watches: Watches,
     /// The last write has failed.
@@ -180,6 +182,7 @@ impl Registry {
             pace: Pace { seed },
             events: Arc::new(EventLog::new(opened.revision)),
             dirty: Arc::default(),
+            dirty_services: Arc::default(),
             commands,
             watches: Watches::default(),
             store_fails: Arc::default(),
@@ -240,6 +243,11 @@ impl Registry {
     /// Waits until something has changed, and takes its names. For one reader.
     pub async fn dirty(&self) -> BTreeSet<Dirty> {
         self.inner.dirty.take().await
+    }
+
+    /// As `dirty`, of services only, and for another reader.
+    pub async fn dirty_services(&self) -> BTreeSet<ServiceKey> {
+        self.inner.dirty_services.take().await
     }
 
     pub async fn register(

@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     dirty::DirtySet,
-    model::{Incarnation, InstanceKey, Limits, Revision, UnixMillis},
+    model::{Incarnation, InstanceKey, Limits, Revision, ServiceKey, UnixMillis},
     storage::{Commit, CommitError, Storage, Transaction},
     telemetry::Metrics,
 };
@@ -82,6 +82,7 @@ pub(super) struct Task {
     pub(super) leases: Arc<LeaseTable>,
     events: Arc<EventLog>,
     dirty: Arc<DirtySet<Dirty>>,
+    dirty_services: Arc<DirtySet<ServiceKey>>,
     store_fails: Arc<AtomicBool>,
     /// What has changed since the last snapshot was published.
     changed: BTreeSet<Dirty>,
@@ -109,6 +110,7 @@ impl Task {
             leases: inner.leases.clone(),
             events: inner.events.clone(),
             dirty: inner.dirty.clone(),
+            dirty_services: inner.dirty_services.clone(),
             store_fails: inner.store_fails.clone(),
             changed: BTreeSet::new(),
             drains: Wheel::default(),
@@ -128,7 +130,7 @@ impl Task {
             }
         }
         task.leases.set_applied(task.state.snapshot().revision);
-        task.dirty.mark(effects.dirty);
+        task.mark_dirty(effects.dirty);
         task
     }
 
@@ -354,8 +356,18 @@ impl Task {
     /// The snapshot goes first: whoever is told of a change looks there, and is not told again.
     fn publish(&mut self) {
         self.snapshot.store(Arc::new(self.state.snapshot().clone()));
-        self.dirty.mark(std::mem::take(&mut self.changed));
+        let changed = std::mem::take(&mut self.changed);
+        self.mark_dirty(changed);
         self.events.publish(self.state.snapshot().revision);
+    }
+
+    fn mark_dirty(&self, changed: BTreeSet<Dirty>) {
+        let service = |dirty: &Dirty| match dirty {
+            Dirty::Service(key) => Some(key.clone()),
+            Dirty::Raw(_) => None,
+        };
+        self.dirty_services.mark(changed.iter().filter_map(service));
+        self.dirty.mark(changed);
     }
 
     fn set_timers(&mut self, effects: &Effects) {

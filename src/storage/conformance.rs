@@ -2,6 +2,8 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use convoy_client::proto::{Check, Checks, TcpProbe};
+
 use super::{Change, CommitError, Key, Opened, Record, Storage, Transaction, memory::MemoryStore, redb::RedbStore};
 use crate::model::{
     Brake, BrakeScope, Capability, CheckKind, CheckState, CheckStatus, Exports, Failover, Incarnation, Instance,
@@ -12,12 +14,14 @@ use crate::model::{
 
 pub(crate) fn service(name: &str) -> (Key, Record) {
     let port = PortName::parse("port", "http").expect("a label");
+    let tcp = Check { tcp: Some(TcpProbe::default()), ..Default::default() };
     let service = Service {
         default_port: port.clone(),
         ports: [(port, ServicePort { protocol: Protocol::Http, number: 80 })].into(),
         drain_time: Duration::from_secs(15),
         exports: Exports { all: true, namespaces: [Namespace::default()].into() },
         brake: false,
+        checks: parse::checks(&Checks { checks: vec![tcp] }, 1).expect("a check"),
         failover: Some(Failover { overprovisioning_factor: 200 }),
         selector: parse::selector("selector", "instance.labels.a == 'b'").expect("a selector"),
     };

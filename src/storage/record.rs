@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use convoy_client::proto::PutServiceRequest;
+use convoy_client::proto::{Checks, PutServiceRequest};
 use prost::Message;
 
 use super::{Key, Record};
@@ -41,6 +41,7 @@ fn no_limits() -> Limits {
         capabilities: usize::MAX,
         metadata_bytes: usize::MAX,
         ports: usize::MAX,
+        checks_per_service: usize::MAX,
         ..Limits::default()
     }
 }
@@ -78,6 +79,7 @@ pub fn encode(revision: Revision, record: &Record) -> Vec<u8> {
             drain_time_ms: millis(service.drain_time),
             export_to: wire::exports(&service.exports),
             no_brake: !service.brake,
+            checks: service.checks.iter().map(wire::check).collect(),
             failover: service.failover.map_or(0, |failover| failover.overprovisioning_factor),
             selector: service.selector.as_ref().map(|selector| selector.as_str().to_owned()).unwrap_or_default(),
         }),
@@ -124,7 +126,12 @@ pub fn decode(bytes: &[u8]) -> Result<(Revision, Record), Unreadable> {
     let stored = StoredRecord::decode(bytes)?;
     let record = match stored.record.ok_or(Unreadable::Shape("the record is empty or of a newer version"))? {
         stored_record::Record::Service(from) => {
-            let said = PutServiceRequest { default_port: from.default_port, ports: from.ports, ..Default::default() };
+            let said = PutServiceRequest {
+                default_port: from.default_port,
+                ports: from.ports,
+                checks: Some(Checks { checks: from.checks }),
+                ..Default::default()
+            };
             let patch = parse::service(&said, &no_limits())?;
             let (drain_time, exports) = (Duration::from_millis(from.drain_time_ms), parse::exports(&from.export_to)?);
             let overprovisioning_factor = from.failover;

@@ -6,6 +6,7 @@ mod support;
 mod ads;
 mod beyond_json;
 mod cards;
+mod checks;
 mod clock_steps;
 mod durability;
 mod expiry;

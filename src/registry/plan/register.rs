@@ -8,8 +8,8 @@ use std::{
 use super::{Group, Plan, check_newer, check_protocol, tombstone};
 use crate::{
     model::{
-        Incarnation, Instance, InstanceKey, InstanceSpec, Invalid, Lease, LeaseId, Limits, RemovalCause, Service,
-        ServiceKey, ServicePort, Tombstone, UnixMillis,
+        CheckState, Incarnation, Instance, InstanceKey, InstanceSpec, Invalid, Lease, LeaseId, Limits, RemovalCause,
+        Service, ServiceKey, ServicePort, Tombstone, UnixMillis,
     },
     registry::{
         command::{Error, Register},
@@ -134,6 +134,8 @@ impl State {
         plan.expect(Key::Instance(key.clone()), revision.unwrap_or_default());
         let history = gone.map(|gone| gone.value.history.clone()).unwrap_or_default();
         let instance = Instance { history, ..Instance::new(key.clone(), incarnation, lease, spec.clone(), now) };
+        let checks = self.pending_checks(&key.service, now);
+        let instance = Instance { checks, ..instance };
         let instance = match current {
             Some(current) => successor(&current.value, instance, now),
             None => instance.settled(None, now),
@@ -149,6 +151,12 @@ impl State {
         let address = |port: &crate::model::Port| (key.service.clone(), spec.address, port.number);
         plan.addresses.extend(spec.ports.iter().map(address));
         plan.put(Key::Instance(key.clone()), Record::Instance(Arc::new(instance)));
+    }
+
+    /// What is still to be found out about a newcomer: until then it is starting.
+    fn pending_checks(&self, service: &ServiceKey, now: UnixMillis) -> Arc<[CheckState]> {
+        let Some(service) = self.snapshot().services.get(service) else { return Arc::default() };
+        service.service.value.checks.iter().map(|check| CheckState::pending(check, now)).collect()
     }
 
     /// An address and port is one instance's: the newest registration's. Whoever else has it leaves.

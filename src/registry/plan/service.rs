@@ -22,6 +22,10 @@ impl State {
             check_protocol(key, name, fixed, port.protocol)?;
         }
         let service = patch.apply(current.map(|current| &*current.value))?;
+        if service.is_virtual() && !service.checks.is_empty() {
+            let rule = "none of a virtual service: its members are checked by their own services";
+            return Err(Invalid::new("checks", service.checks.len(), rule).into());
+        }
         let begins = service.is_virtual() && current.is_none_or(|current| !current.value.is_virtual());
         if begins && current.is_some() {
             let rule = "a service is made virtual, and stays so: this one has instances of its own, or may get some";

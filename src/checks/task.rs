@@ -1,0 +1,375 @@
+//! The task that makes the checks. It follows the registry's services, makes the probes that are due, and tells the
+//! registry what has turned, and nothing else: a result that changes nothing costs no write.
+//!
+//! It runs on a thread of its own. What it wants written is state and not a queue: at most the newest word on each check
+//! of each instance waits, while one batch is being written. What could not be written is tried again. Every word is of
+//! one incarnation; the registry drops those of another.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use imbl::{OrdMap, ordmap::DiffItem};
+use tokio::{
+    task::{Id, JoinError, JoinSet},
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    CheckConfig,
+    policy::Policy,
+    probe::{self, Found},
+    schedule::{Finding, Known, Schedule, Target, TargetKey, Ticket, Turn},
+};
+use crate::{
+    model::{
+        Check, CheckState, CheckStatus, Incarnation, Instance, InstanceId, InstanceKey, Protocol, Revision, Service,
+        ServiceKey, UnixMillis,
+    },
+    registry::{
+        Registry,
+        command::{CheckReport, Versioned},
+        state::ServiceState,
+    },
+    telemetry::Metrics,
+};
+
+/// Probes that are due in the same so many milliseconds begin together.
+const STEP_MS: u64 = 10;
+/// When what could not be written is tried again.
+const WRITE_RETRY: Duration = Duration::from_secs(1);
+
+/// Makes the checks of all services, for as long as the registry lasts.
+pub async fn run(registry: Registry, config: CheckConfig, metrics: Arc<Metrics>) {
+    Prober::new(registry, &config, metrics, rand::random()).run().await;
+}
+
+/// A service as it was when it was looked at last.
+struct Followed {
+    definition: Revision,
+    /// None of a service without checks.
+    instances: OrdMap<InstanceId, Versioned<Instance>>,
+}
+
+/// A batch that has been written, or not.
+struct Written {
+    reports: Vec<CheckReport>,
+    evictions: BTreeMap<InstanceKey, Incarnation>,
+    failed: bool,
+}
+
+struct Prober {
+    registry: Registry,
+    enabled: bool,
+    policy: Policy,
+    metrics: Arc<Metrics>,
+    schedule: Schedule,
+    begun: Instant,
+    followed: HashMap<ServiceKey, Followed>,
+    probes: JoinSet<(Found, Duration)>,
+    tickets: HashMap<Id, (Ticket, Arc<Target>)>,
+    reports: BTreeMap<InstanceKey, BTreeMap<Arc<str>, CheckReport>>,
+    evictions: BTreeMap<InstanceKey, Incarnation>,
+    writing: JoinSet<Written>,
+    /// Whose reports are being written.
+    in_writing: BTreeSet<InstanceKey>,
+    retry_at: Instant,
+}
+
+impl Prober {
+    fn new(registry: Registry, config: &CheckConfig, metrics: Arc<Metrics>, seed: u64) -> Self {
+        Self {
+            registry,
+            enabled: config.enabled,
+            policy: config.policy(),
+            metrics,
+            schedule: Schedule::new(seed, config.concurrency),
+            begun: Instant::now(),
+            followed: HashMap::new(),
+            probes: JoinSet::new(),
+            tickets: HashMap::new(),
+            reports: BTreeMap::new(),
+            evictions: BTreeMap::new(),
+            writing: JoinSet::new(),
+            in_writing: BTreeSet::new(),
+            retry_at: Instant::now(),
+        }
+    }
+
+    async fn run(mut self) {
+        loop {
+            self.start_due();
+            self.write();
+            let wake = self.schedule.next_ms().map(|at| at.div_ceil(STEP_MS) * STEP_MS);
+            let wake_at = self.begun + Duration::from_millis(wake.unwrap_or_default());
+            let waits = self.writing.is_empty() && !(self.reports.is_empty() && self.evictions.is_empty());
+            tokio::select! {
+                services = self.registry.dirty_services() => {
+                    for service in services {
+                        self.follow(&service);
+                    }
+                    self.tell_counts();
+                }
+                Some(ended) = self.probes.join_next_with_id() => {
+                    self.ended(ended);
+                    while let Some(ended) = self.probes.try_join_next_with_id() {
+                        self.ended(ended);
+                    }
+                    self.tell_counts();
+                }
+                Some(written) = self.writing.join_next() => self.written(written),
+                () = sleep_until(wake_at), if wake.is_some() => {}
+                () = sleep_until(self.retry_at), if waits => {}
+            }
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// What the brake asks: whether those that fail are to be believed.
+    fn tell_counts(&self) {
+        let counts = self.schedule.counts();
+        self.registry.trust().set(counts.targets, counts.passing);
+        self.metrics.check_targets(self.schedule.len());
+    }
+
+    fn start_due(&mut self) {
+        let now = self.now_ms();
+        while let Some((ticket, target)) = self.schedule.take_due(now) {
+            let probed = target.clone();
+            let started = self.probes.spawn(async move {
+                let begun = Instant::now();
+                (probe::probe(&probed).await, begun.elapsed())
+            });
+            self.tickets.insert(started.id(), (ticket, target));
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(Id, (Found, Duration)), JoinError>) {
+        let (id, found, took) = match ended {
+            Ok((id, (found, took))) => (id, found, took),
+            Err(error) => (error.id(), Found::bad("the probe itself has failed"), Duration::ZERO),
+        };
+        let Some((ticket, target)) = self.tickets.remove(&id) else { return };
+        let result = match found.finding {
+            Finding::Good => "good",
+            Finding::Degraded => "degraded",
+            Finding::Bad => "bad",
+        };
+        self.metrics.probe(target.check.probe.as_str(), result, took);
+        let Some((target, turn)) = self.schedule.done(ticket, found.finding, self.now_ms()) else { return };
+        match turn {
+            None => {}
+            Some(Turn::To(status)) => {
+                self.metrics.check_turn(status.as_str());
+                tracing::debug!(key = %target.instance, check = %target.check.name, status = status.as_str(), output = found.output, "check");
+                self.report(&target.instance, target.incarnation, &target.check, status, &found.output);
+            }
+            // Nobody is removed on the word of probes that fail nearly everywhere.
+            Some(Turn::Evict) if !self.registry.trust().believed() => {}
+            Some(Turn::Evict) => drop(self.evictions.insert(target.instance.clone(), target.incarnation)),
+        }
+    }
+
+    fn report(
+        &mut self,
+        key: &InstanceKey,
+        incarnation: Incarnation,
+        check: &Check,
+        status: CheckStatus,
+        output: &str,
+    ) {
+        let state = CheckState { status, output: output.into(), ..CheckState::pending(check, unix_now()) };
+        self.say(CheckReport { key: key.clone(), incarnation, state, braked: false, gone: false });
+    }
+
+    fn say(&mut self, report: CheckReport) {
+        let of_instance = self.reports.entry(report.key.clone()).or_default();
+        of_instance.insert(report.state.name.clone(), report);
+    }
+
+    /// Looks at a service that may have changed.
+    fn follow(&mut self, key: &ServiceKey) {
+        let snapshot = self.registry.snapshot();
+        let Some(service) = snapshot.services.get(key) else {
+            self.followed.remove(key);
+            let gone: Vec<TargetKey> = self.schedule.targets_of(key).cloned().collect();
+            gone.iter().for_each(|target| self.schedule.remove(key, target));
+            return;
+        };
+        let definition = service.service.revision;
+        let before = self.followed.remove(key).filter(|followed| followed.definition == definition);
+        // Also when nobody makes them: newcomers are not to wait for them.
+        let checked = !service.service.value.checks.is_empty();
+        match before {
+            None => {
+                for instance in service.instances.values() {
+                    self.follow_instance(service, &instance.value);
+                }
+                let stays = |target: &&TargetKey| service.instances.contains_key(&target.instance);
+                let gone: Vec<TargetKey> =
+                    self.schedule.targets_of(key).filter(|target| !stays(target)).cloned().collect();
+                gone.iter().for_each(|target| self.schedule.remove(key, target));
+            }
+            Some(before) if checked => {
+                for change in before.instances.diff(&service.instances) {
+                    match change {
+                        DiffItem::Add(_, instance) | DiffItem::Update { new: (_, instance), .. } => {
+                            self.follow_instance(service, &instance.value);
+                        }
+                        DiffItem::Remove(id, _) => self.forget(key, id, &before.instances),
+                    }
+                }
+            }
+            Some(_) => {}
+        }
+        let instances = if checked { service.instances.clone() } else { OrdMap::new() };
+        self.followed.insert(key.clone(), Followed { definition, instances });
+    }
+
+    fn forget(&mut self, service: &ServiceKey, id: &InstanceId, before: &OrdMap<InstanceId, Versioned<Instance>>) {
+        let names = self.schedule.targets_of(service).filter(|target| target.instance == *id);
+        let targets: Vec<TargetKey> = names.cloned().collect();
+        targets.iter().for_each(|target| self.schedule.remove(service, target));
+        if let Some(instance) = before.get(id) {
+            self.reports.remove(&instance.value.key);
+            self.evictions.remove(&instance.value.key);
+        }
+    }
+
+    /// Brings an instance's targets, and what is stored of its checks, in line with what there is.
+    fn follow_instance(&mut self, service: &ServiceState, instance: &Instance) {
+        let checks: &[Check] = if self.enabled { &service.service.value.checks } else { &[] };
+        let known = |name: &str| checks.iter().any(|check| &*check.name == name);
+        for state in instance.checks.iter().filter(|state| !known(&state.name)) {
+            let target = TargetKey { instance: instance.key.id.clone(), check: state.name.clone() };
+            self.schedule.remove(&service.key, &target);
+            let (key, incarnation, state) = (instance.key.clone(), instance.incarnation, state.clone());
+            self.say(CheckReport { key, incarnation, state, braked: false, gone: true });
+        }
+        for check in checks {
+            self.follow_check(&service.service.value, instance, check);
+        }
+    }
+
+    fn follow_check(&mut self, service: &Service, instance: &Instance, check: &Check) {
+        let key = TargetKey { instance: instance.key.id.clone(), check: check.name.clone() };
+        let stored = instance.checks.iter().find(|state| state.name == check.name);
+        let unsettled = self.in_writing.contains(&instance.key)
+            || self.reports.get(&instance.key).is_some_and(|reports| reports.contains_key(&check.name));
+        let target = match self.target(service, instance, check) {
+            Ok(target) => target,
+            Err(why) => {
+                self.schedule.remove(&instance.key.service, &key);
+                if stored.is_none_or(|stored| stored.status != CheckStatus::Pending || *stored.output != *why) {
+                    self.report(&instance.key, instance.incarnation, check, CheckStatus::Pending, &why);
+                }
+                return;
+            }
+        };
+        let status = stored.map_or(CheckStatus::Pending, |stored| stored.status);
+        // What is stored decides: an instance that left and came back between two looks has yet to be found well.
+        let held = self.schedule.status(&instance.key.service, &key);
+        if !unsettled && held.is_some_and(|held| held != status) {
+            self.schedule.remove(&instance.key.service, &key);
+        }
+        if !unsettled && stored.is_none_or(|stored| stored.kind != check.kind) {
+            let output = stored.map_or("not probed yet".into(), |stored| stored.output.clone());
+            self.report(&instance.key, instance.incarnation, check, status, &output);
+        }
+        let now = unix_now();
+        let lasts = |since: UnixMillis| now.0.saturating_sub(since.0);
+        let known = Known {
+            status,
+            lasts_ms: stored.map_or(0, |stored| lasts(stored.since)),
+            registered_ms: lasts(instance.registered_at),
+        };
+        self.schedule.set(target, known, self.now_ms());
+    }
+
+    /// What is to be probed, or why nothing is.
+    fn target(&self, service: &Service, instance: &Instance, check: &Check) -> Result<Target, String> {
+        let name = check.port.as_ref().unwrap_or(&service.default_port);
+        let port = instance.port(name).ok_or_else(|| format!("not probed: it has no port {name}"))?;
+        self.policy.check(instance.spec.address).map_err(|closed| closed.to_string())?;
+        Ok(Target {
+            instance: instance.key.clone(),
+            incarnation: instance.incarnation,
+            check: Arc::new(check.clone()),
+            address: SocketAddr::new(instance.spec.address, port.number),
+            http2: matches!(port.protocol, Protocol::Http2 | Protocol::Grpc),
+        })
+    }
+
+    /// Begins to write what waits, as much as one write may hold.
+    fn write(&mut self) {
+        let idle = self.reports.is_empty() && self.evictions.is_empty();
+        if idle || !self.writing.is_empty() || Instant::now() < self.retry_at {
+            return;
+        }
+        let (mut reports, mut later) = (Vec::new(), BTreeMap::new());
+        while reports.len() < self.registry.limits().instances_per_call
+            && let Some(mut of_instance) = self.reports.first_entry()
+        {
+            // One of each instance; the others come with the next write.
+            let report = of_instance.get_mut().pop_first();
+            let rest = of_instance.remove();
+            if let Some((_, report)) = report {
+                self.in_writing.insert(report.key.clone());
+                if !rest.is_empty() {
+                    later.insert(report.key.clone(), rest);
+                }
+                reports.push(report);
+            }
+        }
+        self.reports.append(&mut later);
+        let evictions = std::mem::take(&mut self.evictions);
+        let registry = self.registry.clone();
+        self.writing.spawn(async move {
+            let mut failed = !reports.is_empty() && registry.report_checks(reports.clone()).await.is_err();
+            for (key, incarnation) in &evictions {
+                failed |= registry.evict(key.clone(), *incarnation).await.is_err();
+            }
+            Written { reports, evictions, failed }
+        });
+    }
+
+    fn written(&mut self, written: Result<Written, JoinError>) {
+        let in_writing = std::mem::take(&mut self.in_writing);
+        match written {
+            Ok(Written { reports, failed: true, .. }) => {
+                self.retry_at = Instant::now() + WRITE_RETRY;
+                for report in reports {
+                    // What has been found meanwhile is newer. An eviction comes again with the next failure.
+                    let of_instance = self.reports.entry(report.key.clone()).or_default();
+                    of_instance.entry(report.state.name.clone()).or_insert(report);
+                }
+            }
+            Ok(Written { evictions, .. }) => {
+                for key in evictions.keys() {
+                    tracing::info!(%key, "a liveness check has failed for too long");
+                }
+            }
+            Err(error) => tracing::error!(%error, "the writer of checks has failed"),
+        }
+        // What they looked like while their reports were under way was not final.
+        let snapshot = self.registry.snapshot();
+        for key in in_writing {
+            let Some(service) = snapshot.services.get(&key.service) else { continue };
+            if let Some(instance) = service.instances.get(&key.id) {
+                self.follow_instance(service, &instance.value);
+            }
+        }
+    }
+}
+
+/// For records, and for how long ago something recorded was.
+fn unix_now() -> UnixMillis {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
