@@ -76,11 +76,16 @@ impl Http {
     pub async fn call_large(self, method: Method, path: &str, body: String) -> Answer {
         let stream = TcpStream::connect(self.0).await.expect("a connection");
         let (mut reader, mut writer) = stream.into_split();
-        let head = format!("{method} {path} HTTP/1.1\r\nhost: convoy\r\ncontent-length: {}\r\n\r\n", body.len());
-        tokio::spawn(async move {
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: convoy\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        // It holds its half of the connection: one that closes it does not wait for an answer.
+        let _writing = tokio::spawn(async move {
             // The end of the connection is what is tested.
             let _ = writer.write_all(head.as_bytes()).await;
             let _ = writer.write_all(body.as_bytes()).await;
+            writer
         });
         let mut heard = Vec::new();
         // A reset after the answer is an end as well.
