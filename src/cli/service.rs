@@ -77,7 +77,7 @@ const PUT: &str = "Examples:
   convoy service put reviews --export-to * --drain-time 30s
   convoy service put readers --port http:80/http --selector instance.has_capability('ocr')
   convoy service put reviews --check http:/healthz,interval=5s,unhealthy=3/5
-  convoy service put reviews --check alive=tcp,liveness,deregister-after=5m --check grpcs:reviews.v1,ca=ca.pem
+  convoy service put reviews --check alive=tcp,liveness,deregister-after=5m --check grpcs:reviews.v1,insecure
 Kinds of checks: http:/PATH, https:/PATH, tcp, tls, grpc[:SERVICE], grpcs[:SERVICE]
 Options: liveness, port, interval, timeout, grace, deregister-after, jitter (percent), healthy and unhealthy (3, or 3/5),
   host, method, status and degraded (200-299+404), body, header.NAME; of TLS ca (a file) or insecure, and server-name";

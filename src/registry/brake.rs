@@ -289,10 +289,10 @@ impl Brake {
         self.let_go(lease)
     }
 
-    /// A lease is gone, and its instances before it.
-    pub fn gone(&mut self, lease: LeaseId) {
+    /// A lease is gone, and its instances before it; whether it had been kept.
+    pub fn gone(&mut self, lease: LeaseId) -> bool {
         self.overdue.remove(&lease);
-        self.let_go(lease);
+        self.let_go(lease)
     }
 
     fn count_members(&mut self, lease: LeaseId, state: &State, comes: bool) {

@@ -89,7 +89,7 @@ impl Task {
     }
 
     /// Shows what is being braked, if that has changed.
-    fn show_brake(&mut self) {
+    pub(super) fn show_brake(&mut self) {
         let groups = self.brake.status(&self.state);
         let shown = self.braking.load();
         let (leases, overdue) = (self.state.lease_count(), self.brake.overdue_count());

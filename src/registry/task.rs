@@ -378,9 +378,13 @@ impl Task {
         for (lease, digest) in &effects.digests {
             self.leases.set_digest(*lease, *digest);
         }
+        let mut kept_gone = false;
         for lease in &effects.leases_gone {
             self.leases.remove(*lease);
-            self.brake.gone(*lease);
+            kept_gone |= self.brake.gone(*lease);
+        }
+        if kept_gone {
+            self.show_brake();
         }
         for (key, time) in &effects.drains {
             let Some(instance) = self.state.snapshot().instance(key) else { continue };

@@ -12,6 +12,7 @@ mod durability;
 mod expiry;
 mod fencing;
 mod garbage;
+mod health;
 mod histories;
 mod intake;
 mod leases;

@@ -20,7 +20,7 @@ use crate::support::{
     server::Convoy,
 };
 
-type Stream = ads::Stream<Incremental>;
+pub type Stream = ads::Stream<Incremental>;
 
 async fn with_services(services: &[&str]) -> Convoy {
     let convoy = Convoy::start().await;
@@ -43,7 +43,7 @@ fn ask(node: &str, kind: ResourceType, names: &[&str]) -> DeltaDiscoveryRequest 
 }
 
 /// A proxy that follows all clusters and these endpoints, and has ACKed what there is.
-async fn proxy(convoy: &Convoy, node: &str, services: &[&str]) -> Stream {
+pub async fn proxy(convoy: &Convoy, node: &str, services: &[&str]) -> Stream {
     let mut stream: Stream = convoy.ads().await;
     let clusters = stream.ask(ask(node, CLUSTER, &[])).await;
     stream.ack(&clusters).await;
@@ -52,7 +52,7 @@ async fn proxy(convoy: &Convoy, node: &str, services: &[&str]) -> Stream {
     stream
 }
 
-fn refusal(of: &DeltaDiscoveryResponse, message: &str) -> DeltaDiscoveryRequest {
+pub fn refusal(of: &DeltaDiscoveryResponse, message: &str) -> DeltaDiscoveryRequest {
     let (type_url, response_nonce) = (of.type_url.clone(), of.nonce.clone());
     DeltaDiscoveryRequest { type_url, response_nonce, error_detail: ads::error(message), ..Default::default() }
 }
