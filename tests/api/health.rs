@@ -64,7 +64,7 @@ async fn an_operators_word_goes_over_health_until_it_is_taken_back() {
     for (body, field) in [(json!({}), "health"), (json!({"health": "unhealthy", "reason": "x".repeat(257)}), "reason")]
     {
         let refused = convoy.api.http.put(&path, &body).await;
-        assert_eq!((refused.status, refused.json()["field"].clone()), (400, json!(field)));
+        assert_eq!((refused.status, refused.json()["error"]["field"].clone()), (400, json!(field)));
     }
 }
 

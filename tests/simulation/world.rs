@@ -7,7 +7,7 @@ use convoy::{
         Exports, Incarnation, InstanceSpec, Limits, Locality, NodeSelector, Port, PortName, Protocol, RawKey,
         RawResource, ServicePatch, Sla, parse,
     },
-    registry::Registry,
+    registry::{Registry, Settings, brake::BrakeConfig},
     storage::memory::MemoryStore,
     telemetry::Metrics,
     xds::{
@@ -42,7 +42,10 @@ impl World {
     pub async fn run(seed: u64, steps: usize) {
         let (store, opened) = MemoryStore::open("store".into());
         let limits = Limits { min_ttl_seconds: 0, ..Limits::default() };
-        let (registry, running) = Registry::start(Arc::new(store), opened, limits.into(), Arc::new(Metrics::default()));
+        // Suspects are gone before the end: after two of the longest TTLs.
+        let brake = BrakeConfig { longest: Duration::from_secs(1), ..BrakeConfig::default() };
+        let settings = Settings { limits, brake };
+        let (registry, running) = Registry::start(Arc::new(store), opened, settings, Arc::new(Metrics::default()));
         let cache = Arc::new(Cache::new(registry.clone(), Readiness::Ready));
         let fanout = tokio::spawn(fanout::run(cache.clone()));
         let random = StdRng::seed_from_u64(seed);
