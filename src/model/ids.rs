@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::limits::Invalid;
+use super::{limits::Invalid, shared};
 
 /// The longest DNS label (RFC 1035, 2.3.4).
 pub const MAX_NAME_BYTES: usize = 63;
@@ -10,7 +10,7 @@ pub const MAX_NAME_BYTES: usize = 63;
 pub const MAX_INSTANCE_ID_BYTES: usize = 253;
 
 macro_rules! text_id {
-    ($(#[$doc:meta])* $name:ident, $check:ident) => {
+    ($(#[$doc:meta])* $name:ident, $check:ident, $make:expr) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
@@ -19,7 +19,7 @@ macro_rules! text_id {
             /// Checks the rule; `field` is the name by which the error calls it.
             pub fn parse(field: &str, text: &str) -> Result<Self, Invalid> {
                 $check(field, text)?;
-                Ok(Self(text.into()))
+                Ok(Self($make(text)))
             }
 
             pub fn as_str(&self) -> &str {
@@ -38,22 +38,26 @@ macro_rules! text_id {
 text_id!(
     /// A tenant: names are unique inside it. A DNS label.
     Namespace,
-    check_label
+    check_label,
+    shared::text
 );
 text_id!(
     /// The name under which instances are found. A DNS label.
     ServiceName,
-    check_label
+    check_label,
+    shared::text
 );
 text_id!(
     /// The name of a port. A DNS label.
     PortName,
-    check_label
+    check_label,
+    shared::text
 );
 text_id!(
     /// One instance of a service.
     InstanceId,
-    check_instance_id
+    check_instance_id,
+    Arc::from
 );
 
 impl Namespace {

@@ -90,7 +90,8 @@ impl FromIterator<(String, String)> for Labels {
             put(&name, &mut text);
             put(&value, &mut text);
         }
-        Self(text.into())
+        // All empty ones are one.
+        if text.is_empty() { Self::default() } else { Self(text.into()) }
     }
 }
 

@@ -14,6 +14,7 @@ pub mod raw;
 pub mod resource_type;
 pub mod selector;
 pub mod service;
+pub mod shared;
 pub mod wire;
 
 pub use check::{Check, HttpProbe, Probe, Statuses, Threshold, Tls, TlsTrust};

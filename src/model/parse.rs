@@ -12,6 +12,7 @@ use super::{
     ServicePatch, ServicePort, Sla, Transition, Turn, UnixMillis, Verdict,
     limits::at_most,
     selector::{InstanceSelector, Knows},
+    shared,
 };
 
 pub use check::checks;
@@ -60,9 +61,9 @@ pub fn registration(
         ready: from.ready.unwrap_or(true),
         labels: labels(from.labels, limits)?,
         capabilities: capabilities(from.capabilities, limits)?,
-        locality: Arc::new(locality(from.locality.unwrap_or_default())?),
+        locality: shared::locality(locality(from.locality.unwrap_or_default())?),
         sla: sla(from.sla.unwrap_or_default())?,
-        description: text("description", from.description, MAX_DESCRIPTION_BYTES)?.into(),
+        description: shared::text(&text("description", from.description, MAX_DESCRIPTION_BYTES)?),
         card: (!from.agent_card.is_empty()).then(|| from.agent_card.into()),
     };
     Ok((key, Arc::new(spec)))
@@ -176,9 +177,9 @@ fn capabilities(from: Vec<proto::Capability>, limits: &Limits) -> Result<Vec<Cap
         check(index, capability)?;
     }
     let parse = |capability: proto::Capability| Capability {
-        name: capability.name.into(),
-        version: capability.version.into(),
-        description: capability.description.into(),
+        name: shared::text(&capability.name),
+        version: shared::text(&capability.version),
+        description: shared::text(&capability.description),
         attributes: capability.attributes.into(),
     };
     Ok(from.into_iter().map(parse).collect())

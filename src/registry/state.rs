@@ -129,9 +129,46 @@ impl ServiceState {
 #[derive(Clone, Debug)]
 pub(super) struct LeaseState {
     pub(super) lease: Versioned<Lease>,
-    pub(super) members: BTreeSet<InstanceKey>,
+    pub(super) members: Members,
     /// Of what the agent said of the members.
     pub(super) digest: Digest,
+}
+
+/// The instances of a lease, in order. Most leases have one, and there are a million of them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Members(Vec<InstanceKey>);
+
+impl Members {
+    pub(super) fn contains(&self, key: &InstanceKey) -> bool {
+        self.0.binary_search(key).is_ok()
+    }
+
+    fn insert(&mut self, key: InstanceKey) {
+        if let Err(at) = self.0.binary_search(&key) {
+            if self.0.is_empty() {
+                self.0.reserve_exact(1);
+            }
+            self.0.insert(at, key);
+        }
+    }
+
+    fn remove(&mut self, key: &InstanceKey) {
+        if let Ok(at) = self.0.binary_search(key) {
+            self.0.remove(at);
+        }
+    }
+
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, InstanceKey> {
+        self.0.iter()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// What happened to one instance.
@@ -229,7 +266,7 @@ impl State {
 
     /// The instances of a lease.
     pub fn members(&self, id: LeaseId) -> impl Iterator<Item = &Versioned<Instance>> {
-        let members = self.leases.get(&id).into_iter().flat_map(|lease| &lease.members);
+        let members = self.leases.get(&id).into_iter().flat_map(|lease| lease.members.iter());
         members.filter_map(|key| self.snapshot.instance(key))
     }
 
@@ -329,7 +366,13 @@ impl State {
         effects.dirty.insert(Dirty::Service(key.clone()));
     }
 
-    fn put_instance(&mut self, instance: Versioned<Instance>, effects: &mut Effects) {
+    fn put_instance(&mut self, mut instance: Versioned<Instance>, effects: &mut Effects) {
+        if let Some(state) = self.snapshot.services.get(&instance.value.key.service) {
+            // The texts of its name are its service's: nobody else has this record, and nothing is copied.
+            if let Some(own) = Arc::get_mut(&mut instance.value) {
+                own.key.service = state.key.clone();
+            }
+        }
         let key = instance.value.key.clone();
         // A store whose service record is gone has no place for the instance; `delete_service` is why.
         let Some(state) = self.snapshot.services.get_mut(&key.service) else { return };

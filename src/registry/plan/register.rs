@@ -13,7 +13,7 @@ use crate::{
     },
     registry::{
         command::{Error, Register},
-        state::State,
+        state::{Members, State},
     },
     storage::{Change, Key, Record},
 };
@@ -201,7 +201,7 @@ impl State {
         }
         let members = self.lease(lease).map(|state| &state.members);
         let added = register.instances.iter().filter(|(key, _)| members.is_none_or(|m| !m.contains(key))).count();
-        plan.join(Group::Lease(lease), added, members.map_or(0, BTreeSet::len), limits.instances_per_lease)
+        plan.join(Group::Lease(lease), added, members.map_or(0, Members::len), limits.instances_per_lease)
     }
 }
 
