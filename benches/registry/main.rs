@@ -11,6 +11,7 @@ mod http1;
 mod http2;
 #[path = "../fanout/machine.rs"]
 mod machine;
+mod million;
 mod sample;
 mod scenarios;
 mod server;

@@ -9,7 +9,7 @@ use convoy_client::{Client, proto::RegisterRequest};
 use crate::{
     Options, calls,
     http1::{self, Connection},
-    machine,
+    machine, million,
     sample::{self, Numbers},
     server::Server,
     streams,
@@ -18,9 +18,10 @@ use crate::{
 pub const HELP: &str = "Scenarios:
   streams    gRPC heartbeat streams: each message renews one lease of 10 instances, or 10 leases
   http       single heartbeats over HTTP/1.1 keep-alive, against an empty handler
-  register   registrations over HTTP and gRPC, against empty handlers; p99 at half the rate";
+  register   registrations over HTTP and gRPC, against empty handlers; p99 at half the rate
+  million    one million instances: memory, and their end at once; only when named, about 4 minutes";
 
-const NAMES: [&str; 3] = ["streams", "http", "register"];
+const NAMES: [&str; 4] = ["streams", "http", "register", "million"];
 /// Agents that heartbeat over streams of their own.
 const STREAMS: usize = 100;
 /// Connections of single calls.
@@ -42,6 +43,10 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     if wanted("register") {
         http_registrations(options).await.context("register, HTTP")?;
         grpc_registrations(options).await.context("register, gRPC")?;
+    }
+    // It takes minutes: only when it is named.
+    if options.words.iter().any(|word| word == "million") {
+        tokio::task::spawn_blocking(million::run).await?.context("million")?;
     }
     Ok(())
 }
