@@ -4,6 +4,7 @@
 //! crash at any moment, and after a crash the file is as the last commit left it. All transactions of a call are written
 //! together and synced once (group commit); each keeps a revision of its own. After a failed write (a full disk) the
 //! file is opened again before the next; whether the failed one happened is then seen, and told if it did.
+//! A call of lazy transactions only is not synced: it is durable with the next one that is, within `LAZY_LIMIT` in any case.
 //! `quick_repair` keeps opening after a crash fast whatever the file's size. What does not scale yet: opening reads every record, and the file does not
 //! shrink by itself.
 
@@ -11,10 +12,11 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use async_trait::async_trait;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use tokio::sync::mpsc;
 
 use super::{
@@ -27,6 +29,12 @@ const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records"
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const STORE_ID: &str = "store_id";
 const REVISION: &str = "revision";
+/// No revision over this one has been given away: where revisions go on after a crash, see `Inner::ceiling`.
+const CEILING: &str = "ceiling";
+/// So many revisions of lazy commits share the one sync that reserves them.
+const RESERVED: u64 = 4096;
+/// Lazy commits are durable after this.
+const LAZY_LIMIT: Duration = Duration::from_secs(1);
 const FILE: &str = "convoy.redb";
 /// redb's default is 1 GiB; all reads are the ones at start.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
@@ -48,6 +56,12 @@ struct Inner {
     /// None after a failed write, until the file could be opened again: redb refuses everything after one.
     database: Option<Database>,
     state: State,
+    /// A crash may lose lazy commits, and what has read their revisions is not to meet them again with other contents. So
+    /// revisions are reserved, durably, before the first of them is given to a lazy commit; after a crash the file goes on
+    /// behind the reserved ones. 0: none are reserved.
+    ceiling: u64,
+    /// Lazy commits wait to become durable.
+    unsynced: bool,
     /// What a failed write was about: whether it happened, the file tells when it is open again.
     doubtful: Vec<Commit>,
 }
@@ -84,7 +98,8 @@ impl RedbStore {
             }
             error => failed(error.to_string()),
         })?;
-        let (store_id, revision) = open_meta(&database, new_store_id).map_err(|error| failed(error.to_string()))?;
+        let meta = open_meta(&database, new_store_id).map_err(|error| failed(error.to_string()))?;
+        let (store_id, revision) = (meta.store_id, meta.revision.max(meta.ceiling));
         // A new file's name is the directory's: it is to survive a power loss as well.
         let synced = std::fs::File::open(data_dir).and_then(|directory| directory.sync_all());
         synced.map_err(|error| failed(error.to_string()))?;
@@ -92,9 +107,24 @@ impl RedbStore {
         let revisions = records.iter().map(|(key, revision, _)| (key.clone(), *revision)).collect();
         let (commits, receiver) = mpsc::channel(COMMITS_IN_FLIGHT);
         let state = State { revision, revisions };
-        let inner = Inner { database: Some(database), state, doubtful: Vec::new() };
+        let ceiling = meta.ceiling.0;
+        let inner = Inner { database: Some(database), state, ceiling, unsynced: false, doubtful: Vec::new() };
         let store = Self { shared: Arc::new(Shared { path, inner: inner.into() }), commits };
         Ok((store, Opened { store_id, revision, records, commits: receiver }))
+    }
+}
+
+impl RedbStore {
+    /// Makes lazy commits durable in a while, unless another commit does before.
+    fn sync_soon(&self) {
+        let shared = Arc::downgrade(&self.shared);
+        tokio::spawn(async move {
+            tokio::time::sleep(LAZY_LIMIT).await;
+            if let Some(shared) = shared.upgrade() {
+                // It holds the store no longer than the write: who closes the store waits for that.
+                let _ = tokio::task::spawn_blocking(move || shared.sync()).await;
+            }
+        });
     }
 }
 
@@ -110,17 +140,24 @@ fn write(database: &Database) -> Result<WriteTransaction, redb::Error> {
     Ok(transaction)
 }
 
-fn open_meta(database: &Database, new_store_id: &str) -> Result<(String, Revision), redb::Error> {
+struct Meta {
+    store_id: String,
+    revision: Revision,
+    ceiling: Revision,
+}
+
+fn open_meta(database: &Database, new_store_id: &str) -> Result<Meta, redb::Error> {
     let transaction = write(database)?;
     let found = {
         transaction.open_table(RECORDS)?;
         let mut meta = transaction.open_table(META)?;
         let id = meta.get(STORE_ID)?.map(|id| String::from_utf8_lossy(id.value()).into_owned());
         let revision = meta.get(REVISION)?.map(|revision| read_revision(revision.value())).unwrap_or_default();
+        let ceiling = meta.get(CEILING)?.map(|ceiling| read_revision(ceiling.value())).unwrap_or_default();
         if id.is_none() {
             meta.insert(STORE_ID, new_store_id.as_bytes())?;
         }
-        (id.unwrap_or_else(|| new_store_id.to_owned()), revision)
+        Meta { store_id: id.unwrap_or_else(|| new_store_id.to_owned()), revision, ceiling }
     };
     transaction.commit()?;
     Ok(found)
@@ -160,6 +197,20 @@ impl Shared {
         };
         (recovered, inner.commit(transactions))
     }
+
+    /// Makes lazy commits durable.
+    fn sync(&self) {
+        let mut inner = self.inner.lock().expect("nothing panics while it holds this lock");
+        let (unsynced, ceiling) = (inner.unsynced, inner.ceiling);
+        let Some(database) = inner.database.as_ref().filter(|_| unsynced) else { return };
+        match write_all(database, &[], Some(ceiling), Durability::Immediate) {
+            Ok(()) => inner.unsynced = false,
+            Err(error) => {
+                tracing::warn!(%error, "lazy writes could not be made durable");
+                inner.database = None;
+            }
+        }
+    }
 }
 
 impl Inner {
@@ -170,7 +221,7 @@ impl Inner {
             return Ok(Vec::new());
         }
         let database = open_file(path)?;
-        let (_, revision) = open_meta(&database, "")?;
+        let revision = open_meta(&database, "")?.revision;
         self.database = Some(database);
         let mut recovered = std::mem::take(&mut self.doubtful);
         recovered.retain(|commit| commit.revision <= revision);
@@ -183,10 +234,19 @@ impl Inner {
         let Some(database) = &self.database else {
             return vec![Err(CommitError::Unavailable("the file is not open".into())); transactions.len()];
         };
+        let lazy = transactions.iter().all(|transaction| transaction.lazy);
         let outcomes = plan(&self.state, transactions);
         let commits: Vec<Commit> = outcomes.iter().filter_map(|outcome| outcome.clone().ok()).collect();
-        match write_all(database, &commits) {
+        let last = commits.last().map_or(0, |commit| commit.revision.0);
+        let short = last > self.ceiling;
+        // Without lazy commits nothing is ever reserved; with them, the sync of another commit is taken for it.
+        let ceiling =
+            (short && lazy || self.ceiling != 0 && last + RESERVED / 2 > self.ceiling).then_some(last + RESERVED);
+        let durability = if lazy && !short { Durability::None } else { Durability::Immediate };
+        match write_all(database, &commits, ceiling, durability) {
             Ok(()) => {
+                self.unsynced = (self.unsynced || !commits.is_empty()) && matches!(durability, Durability::None);
+                self.ceiling = ceiling.unwrap_or(self.ceiling);
                 commits.iter().for_each(|commit| self.state.apply(commit));
                 outcomes
             }
@@ -200,14 +260,26 @@ impl Inner {
     }
 }
 
-fn write_all(database: &Database, commits: &[Commit]) -> Result<(), redb::Error> {
-    if commits.is_empty() {
+/// Writes commits, and up to which revision others are reserved.
+fn write_all(
+    database: &Database,
+    commits: &[Commit],
+    ceiling: Option<u64>,
+    durability: Durability,
+) -> Result<(), redb::Error> {
+    if commits.is_empty() && ceiling.is_none() {
         return Ok(());
     }
-    let transaction = write(database)?;
+    let mut transaction = write(database)?;
+    transaction.set_durability(durability)?;
     {
         let mut table = transaction.open_table(RECORDS)?;
         let mut meta = transaction.open_table(META)?;
+        match ceiling {
+            None => {}
+            Some(0) => drop(meta.remove(CEILING)?),
+            Some(ceiling) => drop(meta.insert(CEILING, &ceiling.to_be_bytes()[..])?),
+        }
         for commit in commits {
             for Change { key, record } in &commit.changes {
                 let key = record::encode_key(key);
@@ -244,15 +316,30 @@ fn plan(state: &State, transactions: Vec<Transaction>) -> Vec<Result<Commit, Com
     transactions.into_iter().map(plan).collect()
 }
 
+/// In peace nothing is lost, and no revision is left out.
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let Ok(inner) = self.inner.get_mut() else { return };
+        let Some(database) = inner.database.as_ref().filter(|_| inner.ceiling != 0) else { return };
+        if let Err(error) = write_all(database, &[], Some(0), Durability::Immediate) {
+            tracing::warn!(%error, "the store could not be closed");
+        }
+    }
+}
+
 #[async_trait]
 impl Storage for RedbStore {
     async fn commit(&self, transactions: Vec<Transaction>) -> Vec<Result<Revision, CommitError>> {
         let count = transactions.len();
+        let lazy = transactions.iter().all(|transaction| transaction.lazy);
         let shared = self.shared.clone();
         let written = tokio::task::spawn_blocking(move || shared.commit(transactions)).await;
         let failed =
             |error: tokio::task::JoinError| (Vec::new(), vec![Err(CommitError::Unavailable(error.to_string())); count]);
         let (recovered, outcomes) = written.unwrap_or_else(failed);
+        if lazy {
+            self.sync_soon();
+        }
         publish(&self.commits, recovered.into_iter().map(Ok).collect()).await;
         publish(&self.commits, outcomes).await
     }
@@ -280,7 +367,13 @@ mod tests {
                 let mut inner = store.shared.inner.lock().expect("not poisoned");
                 let commit = Commit { revision: Revision(2), changes: put("2").changes };
                 if happened {
-                    write_all(inner.database.as_ref().expect("open"), std::slice::from_ref(&commit)).expect("written");
+                    write_all(
+                        inner.database.as_ref().expect("open"),
+                        std::slice::from_ref(&commit),
+                        None,
+                        Durability::Immediate,
+                    )
+                    .expect("written");
                 }
                 inner.database = None;
                 inner.doubtful = vec![commit];
@@ -290,6 +383,60 @@ mod tests {
             let told: Vec<u64> =
                 std::iter::from_fn(|| opened.commits.try_recv().ok()).map(|commit| commit.revision.0).collect();
             assert_eq!(told, if happened { vec![2, 3] } else { vec![2] });
+        }
+    }
+
+    fn lazily(id: &str) -> Transaction {
+        Transaction { lazy: true, ..put(id) }
+    }
+
+    fn ids(opened: &Opened) -> Vec<String> {
+        opened.records.iter().map(|(key, ..)| record::encode_key(key)).collect()
+    }
+
+    /// What a crash leaves: the file as it is, without anybody closing it.
+    fn crashed(directory: &Path) -> Opened {
+        let copy = tempfile::tempdir().expect("a directory");
+        std::fs::copy(directory.join(FILE), copy.path().join(FILE)).expect("a copy");
+        RedbStore::open(copy.path(), "other").expect("it opens").1
+    }
+
+    #[tokio::test]
+    async fn a_lazy_commit_is_lost_in_a_crash_and_its_revision_does_not_come_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (store, _opened) = RedbStore::open(directory.path(), "id").expect("it opens");
+        assert_eq!(store.commit(vec![put("1")]).await, [Ok(Revision(1))]);
+        assert_eq!(crashed(directory.path()).revision, Revision(1), "nothing is reserved without need");
+        // The first one is synced for what it reserves; the next one is not.
+        assert_eq!(store.commit(vec![lazily("2")]).await, [Ok(Revision(2))]);
+        assert_eq!(store.commit(vec![lazily("3")]).await, [Ok(Revision(3))]);
+        let after = crashed(directory.path());
+        assert_eq!(ids(&after), ["i/default/a/1", "i/default/a/2"]);
+        assert_eq!(after.revision, Revision(2 + RESERVED));
+        // One that is not lazy takes it along.
+        assert_eq!(store.commit(vec![put("4")]).await, [Ok(Revision(4))]);
+        assert_eq!(ids(&crashed(directory.path())).len(), 4);
+        assert_eq!(store.commit(vec![lazily("5")]).await, [Ok(Revision(5))]);
+        store.shared.sync();
+        assert_eq!(ids(&crashed(directory.path())).len(), 5);
+        // In peace nothing is lost and nothing left out.
+        assert_eq!(store.commit(vec![lazily("6")]).await, [Ok(Revision(6))]);
+        drop(store);
+        let (_, opened) = RedbStore::open(directory.path(), "other").expect("it opens");
+        assert_eq!((ids(&opened).len(), opened.revision), (6, Revision(6)));
+    }
+
+    #[tokio::test]
+    async fn a_lazy_commit_is_durable_within_a_second_or_so() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (store, _opened) = RedbStore::open(directory.path(), "id").expect("it opens");
+        for id in ["1", "2"] {
+            store.commit(vec![lazily(id)]).await[0].as_ref().expect("written");
+        }
+        let until = tokio::time::Instant::now() + LAZY_LIMIT * 10;
+        while ids(&crashed(directory.path())).len() < 2 {
+            assert!(tokio::time::Instant::now() < until, "it is not synced");
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 }
