@@ -13,6 +13,8 @@ pub mod storage;
 
 pub mod registry;
 
+pub mod load;
+
 pub mod checks;
 
 pub mod translate;

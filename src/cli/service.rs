@@ -5,7 +5,9 @@ use std::{io::Write, time::Duration};
 use clap::{Args, Subcommand};
 use convoy_client::{
     json::parse_duration,
-    proto::{BrakePolicy, Checks, DeleteServiceRequest, ExportTo, Failover, PutServiceRequest, ServicePort},
+    proto::{
+        BrakePolicy, Checks, DeleteServiceRequest, ExportTo, Failover, LoadPolicy, PutServiceRequest, ServicePort,
+    },
 };
 
 use super::{
@@ -64,6 +66,18 @@ struct Put {
     /// Whether those that fall silent together are kept for a while, as suspects
     #[arg(long, value_name = "on|off", value_parser = on_or_off)]
     brake: Option<bool>,
+    /// Whether the load that its instances report becomes weight
+    #[arg(long, value_name = "on|off", value_parser = on_or_off)]
+    load_weighting: Option<bool>,
+    /// How long the weight of a newcomer grows; turns load weighting on, with the defaults for what is not given
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    slow_start: Option<Duration>,
+    /// What load leaves of a weight at least, in percent (1 to 100)
+    #[arg(long, value_name = "PERCENT")]
+    min_share: Option<u32>,
+    /// Weights change once in this time at most
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    load_interval: Option<Duration>,
     /// A check of every instance, as [NAME=]KIND[:WHAT][,OPTION=VALUE]…; those given are all; `none` for none any more
     #[arg(long = "check", value_name = "CHECK")]
     checks: Vec<CheckArgument>,
@@ -139,6 +153,14 @@ fn request(put: Put, options: &Options) -> PutServiceRequest {
         protocol: i32::from(protocol),
         port: u32::from(number),
     };
+    let said = put.load_weighting.is_some() || put.min_share.is_some();
+    let said = said || put.slow_start.is_some() || put.load_interval.is_some();
+    let load = said.then(|| LoadPolicy {
+        off: put.load_weighting == Some(false),
+        min_share: put.min_share.unwrap_or_default(),
+        slow_start: put.slow_start.map(convoy_client::duration),
+        interval: put.load_interval.map(convoy_client::duration),
+    });
     PutServiceRequest {
         namespace: options.namespace(),
         service: put.name,
@@ -147,6 +169,7 @@ fn request(put: Put, options: &Options) -> PutServiceRequest {
         drain_time: put.drain_time.map(convoy_client::duration),
         export_to: put.export_to.map(exports),
         brake: put.brake.map(|on| BrakePolicy { off: !on }),
+        load,
         checks: checks(put.checks),
         failover: put.failover,
         selector: put.selector,

@@ -8,6 +8,7 @@ pub mod ids;
 pub mod instance;
 pub mod labels;
 pub mod limits;
+pub mod load;
 pub mod node;
 pub mod parse;
 pub mod raw;
@@ -28,6 +29,7 @@ pub use instance::{
 };
 pub use labels::Labels;
 pub use limits::{Invalid, Limits};
+pub use load::LoadPolicy;
 pub use node::{Node, NodeSelector};
 pub use raw::{RawKey, RawResource};
 pub use resource_type::ResourceType;

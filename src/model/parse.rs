@@ -8,8 +8,8 @@ use convoy_client::proto;
 
 use super::{
     Brake, BrakeScope, Capability, Exports, Failover, History, InstanceId, InstanceKey, InstanceSpec, Invalid, Labels,
-    Limits, Locality, Namespace, OverrideHealth, Port, PortName, Protocol, RemovalCause, ServiceKey, ServiceName,
-    ServicePatch, ServicePort, Sla, Transition, Turn, UnixMillis, Verdict,
+    Limits, LoadPolicy, Locality, Namespace, OverrideHealth, Port, PortName, Protocol, RemovalCause, ServiceKey,
+    ServiceName, ServicePatch, ServicePort, Sla, Transition, Turn, UnixMillis, Verdict,
     limits::at_most,
     selector::{InstanceSelector, Knows},
     shared,
@@ -256,6 +256,7 @@ pub fn service(from: &proto::PutServiceRequest, limits: &Limits) -> Result<Servi
         drain_time: drain_time(from.drain_time)?,
         exports: from.export_to.as_ref().map(|to| exports(&to.namespaces)).transpose()?,
         brake: from.brake.map(|brake| !brake.off),
+        load: from.load.as_ref().map(LoadPolicy::parse).transpose()?,
         checks: from.checks.as_ref().map(|from| checks(from, limits.checks_per_service)).transpose()?,
         failover: from.failover.map(failover).transpose()?,
         selector: selector("selector", &from.selector)?,

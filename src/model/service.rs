@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Check, Invalid, Namespace, PortName, Protocol, selector::InstanceSelector};
+use super::{Check, Invalid, LoadPolicy, Namespace, PortName, Protocol, selector::InstanceSelector};
 
 /// How long an instance drains when the service does not say.
 pub const DEFAULT_DRAIN_TIME: Duration = Duration::from_secs(15);
@@ -28,6 +28,8 @@ pub struct Service {
     pub exports: Exports,
     /// Whether those that fall silent together are kept for a while.
     pub brake: bool,
+    /// How load becomes weight.
+    pub load: LoadPolicy,
     /// By name.
     pub checks: Arc<[Check]>,
     /// Whether a proxy goes to its own zone first, then to its region.
@@ -57,6 +59,7 @@ pub struct ServicePatch {
     pub drain_time: Option<Duration>,
     pub exports: Option<Exports>,
     pub brake: Option<bool>,
+    pub load: Option<LoadPolicy>,
     pub checks: Option<Arc<[Check]>>,
     pub failover: Option<Option<Failover>>,
     pub selector: Option<InstanceSelector>,
@@ -71,6 +74,7 @@ impl Service {
             drain_time: DEFAULT_DRAIN_TIME,
             exports: Exports::default(),
             brake: true,
+            load: LoadPolicy::default(),
             checks: Arc::default(),
             failover: None,
             selector: None,
@@ -101,6 +105,7 @@ impl ServicePatch {
             drain_time: self.drain_time.unwrap_or(stays.drain_time),
             exports: self.exports.clone().unwrap_or(stays.exports),
             brake: self.brake.unwrap_or(stays.brake),
+            load: self.load.unwrap_or(stays.load),
             checks: self.checks.clone().unwrap_or(stays.checks),
             failover: self.failover.unwrap_or(stays.failover),
             selector: self.selector.clone().or(stays.selector),
@@ -142,6 +147,7 @@ mod tests {
             drain_time: Some(time),
             exports: Some(exports.clone()),
             brake: Some(false),
+            load: Some(LoadPolicy { enabled: false, ..LoadPolicy::default() }),
             checks: None,
             failover: Some(Some(Failover { overprovisioning_factor: 140 })),
             selector: None,
@@ -149,6 +155,7 @@ mod tests {
         let changed = patch.apply(Some(&service)).expect("valid");
         assert_eq!((changed.default_port.as_str(), changed.drain_time, &changed.exports), ("extra", time, &exports));
         assert_eq!((changed.ports.len(), changed.ports[&name("web")].number, changed.brake), (3, 8080, false));
+        assert!(!changed.load.enabled && service.load.enabled);
         let none = ServicePatch { exports: Some(Exports::default()), ..ServicePatch::default() };
         assert_eq!(none.apply(Some(&changed)).expect("valid").exports, Exports::default());
         let other = ServicePatch { default_port: Some(name("other")), ..ServicePatch::default() };

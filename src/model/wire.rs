@@ -219,6 +219,7 @@ pub fn service(key: &ServiceKey, from: &Service, revision: Revision, instances: 
         revision: revision.0,
         export_to: Some(proto::ExportTo { namespaces: exports(&from.exports) }),
         brake: Some(proto::BrakePolicy { off: !from.brake }),
+        load: Some(from.load.wire()),
         checks: (!from.checks.is_empty()).then(|| proto::Checks { checks: from.checks.iter().map(check).collect() }),
         failover: from.failover.map(|failover| proto::Failover {
             by_locality: true,

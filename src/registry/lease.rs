@@ -16,7 +16,7 @@
 use std::{
     sync::Arc,
     sync::Mutex,
-    sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
     time::Duration,
 };
 
@@ -45,6 +45,14 @@ mod mark {
     pub const GONE: u8 = 16;
 }
 
+/// What an agent reported of its load.
+#[derive(Debug)]
+pub struct Report {
+    /// When it was heard, in observed time.
+    pub at_ms: u64,
+    pub load: Load,
+}
+
 #[derive(Debug)]
 pub struct Entry {
     id: LeaseId,
@@ -53,7 +61,7 @@ pub struct Entry {
     /// Of what its agent said; see `digest`.
     digest: AtomicU64,
     /// What the agent reported last.
-    load: ArcSwapOption<Load>,
+    load: ArcSwapOption<Report>,
     marks: AtomicU8,
 }
 
@@ -160,6 +168,8 @@ pub struct LeaseTable {
     applied: AtomicU64,
     /// When anybody was heard last.
     heard_ms: AtomicU64,
+    /// Whether any load was ever reported.
+    loaded: AtomicBool,
     /// Those that need a timer. Rarely touched by heartbeats: each lease is in it once at most.
     untimed: Mutex<Vec<Arc<Entry>>>,
     /// Those that were heard after they were told overdue or lapsed; each once for each telling.
@@ -211,7 +221,10 @@ impl LeaseTable {
             self.heard(entry);
         }
         if let Some(load) = load {
-            entry.load.store(Some(Arc::new(load)));
+            entry.load.store(Some(Arc::new(Report { at_ms: now_ms, load })));
+            if !self.loaded.load(Relaxed) {
+                self.loaded.store(true, Relaxed);
+            }
         }
         // The digests go first: one that is read after the revision is at least as new.
         if let Some(known) = known
@@ -328,7 +341,16 @@ impl LeaseTable {
     }
 
     pub fn load(&self, id: LeaseId) -> Option<Load> {
-        self.leases.pin().get(&id)?.load.load_full().map(|load| Load::clone(&load))
+        self.report(id).map(|report| report.load.clone())
+    }
+
+    pub fn report(&self, id: LeaseId) -> Option<Arc<Report>> {
+        self.leases.pin().get(&id)?.load.load_full()
+    }
+
+    /// Whether any load was ever reported.
+    pub fn is_loaded(&self) -> bool {
+        self.loaded.load(Relaxed)
     }
 
     pub fn len(&self) -> usize {

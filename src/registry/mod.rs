@@ -47,7 +47,7 @@ use self::{
     brake::{Brake, BrakeConfig, Braking, Release, Trust},
     clock::Clock,
     command::{CheckReport, Command, Error, Outcome, Register},
-    lease::{Known, LeaseTable, Renewal},
+    lease::{Known, LeaseTable, Renewal, Report},
     pace::Pace,
     state::{Dirty, Snapshot, State},
     timers::{Marker, Timers},
@@ -57,7 +57,7 @@ use crate::{
     dirty::DirtySet,
     model::{
         CheckStatus, Incarnation, InstanceId, InstanceKey, InstanceSpec, LeaseId, Limits, OverrideHealth, RawKey,
-        RawResource, Revision, ServiceKey, ServicePatch, Share, Verdict,
+        RawResource, Revision, ServiceKey, ServicePatch, Share, UnixMillis, Verdict,
     },
     storage::{Opened, Storage},
     telemetry::{Census, Metrics},
@@ -287,6 +287,21 @@ impl Registry {
 
     pub fn load(&self, lease: LeaseId) -> Option<Load> {
         self.inner.leases.load(lease)
+    }
+
+    /// The load that was reported last, and when.
+    pub fn report(&self, lease: LeaseId) -> Option<Arc<Report>> {
+        self.inner.leases.report(lease)
+    }
+
+    /// Whether any agent has ever reported a load.
+    pub fn load_is_reported(&self) -> bool {
+        self.inner.leases.is_loaded()
+    }
+
+    /// Wall time, for records and people.
+    pub fn unix(&self) -> UnixMillis {
+        self.inner.clock.unix()
     }
 
     pub fn leases(&self) -> usize {

@@ -7,9 +7,9 @@ use convoy_client::proto::{Check, Checks, TcpProbe};
 use super::{Change, CommitError, Key, Opened, Record, Storage, Transaction, memory::MemoryStore, redb::RedbStore};
 use crate::model::{
     Brake, BrakeScope, Capability, CheckKind, CheckState, CheckStatus, Exports, Failover, Incarnation, Instance,
-    InstanceSpec, Lease, LeaseId, Locality, Namespace, NodeSelector, Override, OverrideHealth, Port, PortName,
-    Protocol, RawKey, RawResource, RemovalCause, Revision, Service, ServicePort, Share, Sla, Tombstone, Transition,
-    Turn, UnixMillis, Verdict, parse,
+    InstanceSpec, Lease, LeaseId, LoadPolicy, Locality, Namespace, NodeSelector, Override, OverrideHealth, Port,
+    PortName, Protocol, RawKey, RawResource, RemovalCause, Revision, Service, ServicePort, Share, Sla, Tombstone,
+    Transition, Turn, UnixMillis, Verdict, parse,
 };
 
 pub(crate) fn service(name: &str) -> (Key, Record) {
@@ -21,6 +21,7 @@ pub(crate) fn service(name: &str) -> (Key, Record) {
         drain_time: Duration::from_secs(15),
         exports: Exports { all: true, namespaces: [Namespace::default()].into() },
         brake: false,
+        load: LoadPolicy { slow_start: Duration::from_secs(9), ..LoadPolicy::default() },
         checks: parse::checks(&Checks { checks: vec![tcp] }, 1).expect("a check"),
         failover: Some(Failover { overprovisioning_factor: 200 }),
         selector: parse::selector("selector", "instance.labels.a == 'b'").expect("a selector"),
@@ -146,9 +147,17 @@ async fn conforms(store: &dyn Storage, opened: &mut Opened) {
     let outcomes = store.commit(vec![delete(key.clone()), put_if(Revision(0), (key, record))]).await;
     assert_eq!(outcomes, [Ok(Revision(start + 5)), Ok(Revision(start + 6))]);
 
+    // A lazy one is a commit like others to everybody but the disk.
+    let lazy = Transaction { lazy: true, ..put_if(Revision(start + 6), instance("a", "2", 6)) };
+    assert_eq!(store.commit(vec![lazy.clone()]).await, [Ok(Revision(start + 7))]);
+    assert_eq!(store.commit(vec![lazy]).await, [Err(CommitError::Conflict)]);
+    for revision in [start + 5, start + 6, start + 7] {
+        assert_eq!(opened.commits.recv().await.expect("a commit").revision, Revision(revision));
+    }
+
     // Variants of a resource are kept apart.
     let outcomes = store.commit(vec![put_if(Revision(0), raw("a", "")), put_if(Revision(0), raw("a", "edge"))]).await;
-    assert_eq!(outcomes, [Ok(Revision(start + 7)), Ok(Revision(start + 8))]);
+    assert_eq!(outcomes, [Ok(Revision(start + 8)), Ok(Revision(start + 9))]);
 }
 
 #[tokio::test]
@@ -169,14 +178,14 @@ async fn redb_conforms_and_holds_everything_when_it_is_opened_again() {
         conforms(&store, &mut opened).await;
     }
     let (store, opened) = RedbStore::open(directory.path(), "other").expect("it opens again");
-    assert_eq!((&*opened.store_id, opened.revision), ("new", Revision(8)));
+    assert_eq!((&*opened.store_id, opened.revision), ("new", Revision(9)));
     let mut expected = vec![
         (instance("a", "1", 2), Revision(3)),
-        (instance("a", "2", 6), Revision(6)),
+        (instance("a", "2", 6), Revision(7)),
         (lease(1), Revision(2)),
         (service("a"), Revision(1)),
-        (raw("a", ""), Revision(7)),
-        (raw("a", "edge"), Revision(8)),
+        (raw("a", ""), Revision(8)),
+        (raw("a", "edge"), Revision(9)),
     ];
     expected.sort_by(|a, b| a.0.0.cmp(&b.0.0));
     let mut found: Vec<_> =
@@ -185,7 +194,7 @@ async fn redb_conforms_and_holds_everything_when_it_is_opened_again() {
     assert_eq!(found, expected);
     // Revisions go on, and conditions know what was there before.
     let (key, record) = instance("a", "1", 9);
-    assert_eq!(store.commit(vec![put_if(Revision(3), (key, record))]).await, [Ok(Revision(9))]);
+    assert_eq!(store.commit(vec![put_if(Revision(3), (key, record))]).await, [Ok(Revision(10))]);
 }
 
 #[tokio::test]

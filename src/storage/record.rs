@@ -8,8 +8,8 @@ use prost::Message;
 use super::{Key, Record};
 use crate::model::{
     CheckKind, CheckState, CheckStatus, Drain, Failover, Incarnation, Instance, InstanceKey, Invalid, Lease, LeaseId,
-    Limits, NodeSelector, Override, RawKey, RawResource, RemovalCause, Revision, Service, Share, Tombstone, UnixMillis,
-    parse, wire,
+    Limits, LoadPolicy, NodeSelector, Override, RawKey, RawResource, RemovalCause, Revision, Service, Share, Tombstone,
+    UnixMillis, parse, wire,
 };
 
 #[allow(clippy::large_enum_variant, reason = "generated; one is decoded at a time")]
@@ -79,6 +79,7 @@ pub fn encode(revision: Revision, record: &Record) -> Vec<u8> {
             drain_time_ms: millis(service.drain_time),
             export_to: wire::exports(&service.exports),
             no_brake: !service.brake,
+            load: Some(service.load.wire()),
             checks: service.checks.iter().map(wire::check).collect(),
             failover: service.failover.map_or(0, |failover| failover.overprovisioning_factor),
             selector: service.selector.as_ref().map(|selector| selector.as_str().to_owned()).unwrap_or_default(),
@@ -136,9 +137,10 @@ pub fn decode(bytes: &[u8]) -> Result<(Revision, Record), Unreadable> {
             let (drain_time, exports) = (Duration::from_millis(from.drain_time_ms), parse::exports(&from.export_to)?);
             let overprovisioning_factor = from.failover;
             let failover = (overprovisioning_factor != 0).then_some(Failover { overprovisioning_factor });
+            let load = from.load.as_ref().map(LoadPolicy::parse).transpose()?.unwrap_or_default();
             let (brake, selector) = (!from.no_brake, parse::selector("selector", &from.selector)?);
             let new = patch.apply(None)?;
-            Record::Service(Arc::new(Service { drain_time, exports, brake, failover, selector, ..new }))
+            Record::Service(Arc::new(Service { drain_time, exports, brake, load, failover, selector, ..new }))
         }
         stored_record::Record::Instance(from) => Record::Instance(Arc::new(decode_instance(from)?)),
         stored_record::Record::Tombstone(from) => Record::Tombstone(Tombstone {

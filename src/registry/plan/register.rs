@@ -9,7 +9,7 @@ use super::{Group, Plan, check_newer, check_protocol, tombstone};
 use crate::{
     model::{
         CheckState, Incarnation, Instance, InstanceKey, InstanceSpec, Invalid, Lease, LeaseId, Limits, RemovalCause,
-        Service, ServiceKey, ServicePort, Tombstone, UnixMillis,
+        Service, ServiceKey, ServicePort, Share, Tombstone, UnixMillis,
     },
     registry::{
         command::{Error, Register},
@@ -133,7 +133,9 @@ impl State {
         let revision = current.map(|current| current.revision).or(gone.map(|gone| gone.revision));
         plan.expect(Key::Instance(key.clone()), revision.unwrap_or_default());
         let history = gone.map(|gone| gone.value.history.clone()).unwrap_or_default();
-        let instance = Instance { history, ..Instance::new(key.clone(), incarnation, lease, spec.clone(), now) };
+        let service = self.snapshot().services.get(&key.service);
+        let share = service.map_or(Share::FULL, |state| state.service.value.load.first_share());
+        let instance = Instance { history, share, ..Instance::new(key.clone(), incarnation, lease, spec.clone(), now) };
         let checks = self.pending_checks(&key.service, now);
         let instance = Instance { checks, ..instance };
         let instance = match current {

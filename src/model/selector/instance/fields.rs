@@ -50,11 +50,14 @@ pub enum Field {
     LatencyP50,
     LatencyP99,
     ThroughputRps,
+    ApplicationUtilization,
     Cpu,
+    ErrorRate,
     InFlight,
     Memory,
     Metrics,
     QueueDepth,
+    Rps,
 }
 
 /// Durations are in milliseconds, times in seconds since 1970.
@@ -94,11 +97,14 @@ const SLA: Entries = &[
     ("throughput_rps", Entry::Field(Field::ThroughputRps, Type::Double)),
 ];
 const LOAD: Entries = &[
+    ("application_utilization", Entry::Field(Field::ApplicationUtilization, Type::Double)),
     ("cpu", Entry::Field(Field::Cpu, Type::Double)),
+    ("error_rate", Entry::Field(Field::ErrorRate, Type::Double)),
     ("in_flight", Entry::Field(Field::InFlight, Type::Double)),
     ("memory", Entry::Field(Field::Memory, Type::Double)),
     ("metrics", Entry::Field(Field::Metrics, Type::Metrics)),
     ("queue_depth", Entry::Field(Field::QueueDepth, Type::Double)),
+    ("rps", Entry::Field(Field::Rps, Type::Double)),
 ];
 pub const CAPABILITY: &[(&str, Type)] =
     &[("attributes", Type::Labels), ("description", Type::Text), ("name", Type::Text), ("version", Type::Text)];
@@ -152,11 +158,14 @@ impl Field {
             Self::LatencyP50 => number(spec.sla.latency_p50.map(|latency| latency.as_secs_f64() * 1000.0))?,
             Self::LatencyP99 => number(spec.sla.latency_p99.map(|latency| latency.as_secs_f64() * 1000.0))?,
             Self::ThroughputRps => number(spec.sla.throughput_rps)?,
+            Self::ApplicationUtilization => number(load()?.application_utilization)?,
             Self::Cpu => number(load()?.cpu)?,
+            Self::ErrorRate => number(load()?.error_rate)?,
             Self::InFlight => number(load()?.in_flight)?,
             Self::Memory => number(load()?.memory)?,
             Self::Metrics => Value::Metrics(&load()?.metrics),
             Self::QueueDepth => number(load()?.queue_depth)?,
+            Self::Rps => number(load()?.rps)?,
         })
     }
 }
