@@ -16,6 +16,7 @@ const FILES: &[&str] = &[
     "convoy/v1/resources.proto",
     "convoy/v1/explain.proto",
     "convoy/v1/brake.proto",
+    "convoy/v1/load.proto",
     "convoy/v1/agent_cards.proto",
     "convoy/v1/query.proto",
 ];

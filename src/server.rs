@@ -27,12 +27,21 @@ use crate::{
     api::{self, Api},
     checks,
     config::{Config, StorageKind},
+    load,
     registry::{Registry, Settings, query::Queries},
     storage::{Opened, Storage, memory::MemoryStore, redb::RedbStore},
     telemetry::Metrics,
     xds::{
-        admission::Admission, cache::Cache, convergence::Survey, csds, fanout, health, protocol::Readiness, reflection,
-        server::router, status::Proxies, stream::Shared,
+        admission::Admission,
+        cache::Cache,
+        convergence::Survey,
+        csds, fanout, health,
+        lrs::{self, LoadReports},
+        protocol::Readiness,
+        reflection,
+        server::router,
+        status::Proxies,
+        stream::Shared,
     },
 };
 
@@ -147,10 +156,12 @@ impl Server {
         }
 
         let proxies = Arc::new(Proxies::default());
+        core.spawn(forever(load::run(registry.clone())));
         let survey = Survey::new(cache.clone(), proxies.clone(), stopped.clone());
         let queries = Queries::new(registry.clone());
         core.spawn(forever(queries.clone().maintain()));
-        let api = Api { registry: registry.clone(), queries, survey, metrics: metrics.clone() };
+        let loads = Arc::new(LoadReports::default());
+        let api = Api { registry: registry.clone(), queries, survey, metrics: metrics.clone(), loads };
         let admission = Admission::new(config.cold_starts, config.max_stream_age);
         let server = Self {
             http: http.local_addr()?,
@@ -175,6 +186,7 @@ impl Server {
         [http, grpc, xds_listener]: [TcpListener; 3],
     ) -> anyhow::Result<Self> {
         let (stopped, survey) = (xds.stopping.clone(), api.survey.clone());
+        let lrs = lrs::service(api.loads.clone(), stopped.clone());
         // All calls but heartbeats are carried out here, and not by the intake.
         let threads = Handle::current();
         let app = api::http::service(api.clone(), stopped.clone(), threads.clone());
@@ -200,7 +212,7 @@ impl Server {
             farewell.await;
             Ok(())
         });
-        let routes = Routes::from(router(xds)).add_service(csds::service(survey)).add_service(health);
+        let routes = Routes::from(router(xds)).add_service(csds::service(survey)).add_service(lrs).add_service(health);
         let routes = reflection::add_to(routes)?;
         let until = wait_for_stop(stopped);
         let serving = async move { serve_grpc(routes, xds_listener, until).await.context("the xDS server has failed") };

@@ -13,8 +13,8 @@ use crate::{
     Error,
     proto::{
         self, agent_cards_client::AgentCardsClient, brakes_client::BrakesClient, explain_client::ExplainClient,
-        proxies_client::ProxiesClient, queries_client::QueriesClient, registry_client::RegistryClient,
-        resources_client::ResourcesClient,
+        loads_client::LoadsClient, proxies_client::ProxiesClient, queries_client::QueriesClient,
+        registry_client::RegistryClient, resources_client::ResourcesClient,
     },
     watch::Watch,
 };
@@ -39,6 +39,7 @@ pub struct Client {
     resources: ResourcesClient<Channel>,
     explain: ExplainClient<Channel>,
     brakes: BrakesClient<Channel>,
+    loads: LoadsClient<Channel>,
     cards: AgentCardsClient<Channel>,
     queries: QueriesClient<Channel>,
     deadline: Duration,
@@ -82,6 +83,7 @@ impl Client {
             registry: RegistryClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
             explain: ExplainClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
             brakes: BrakesClient::new(channel.clone()),
+            loads: LoadsClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
             cards: AgentCardsClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
             queries: QueriesClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
             proxies: ProxiesClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
@@ -125,6 +127,8 @@ impl Client {
         explain_instance(ExplainInstanceRequest) -> Explanation of explain;
         /// Instances of all services that match a condition, or fit words.
         query(QueryRequest) -> QueryResponse of queries;
+        /// How much proxies send to a service and to each of its instances.
+        get_service_load(GetServiceLoadRequest) -> ServiceLoad of loads;
         /// What is being braked now.
         list_brakes(ListBrakesRequest) -> ListBrakesResponse of brakes;
         /// Ends the brake.

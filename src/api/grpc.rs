@@ -9,6 +9,7 @@ use convoy_client::proto::{
     agent_cards_server::AgentCardsServer,
     brakes_server::{Brakes, BrakesServer},
     explain_server::{Explain, ExplainServer},
+    loads_server::{Loads, LoadsServer},
     proxies_server::{Proxies, ProxiesServer},
     queries_server::QueriesServer,
     registry_server::{Registry, RegistryServer},
@@ -59,6 +60,7 @@ pub async fn routes(api: Api, stopping: watch::Receiver<bool>, threads: Handle) 
         .add_service(RegistryServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(ProxiesServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(QueriesServer::new(shell.clone()).max_decoding_message_size(limit))
+        .add_service(LoadsServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(BrakesServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(ExplainServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(AgentCardsServer::new(shell.clone()).max_decoding_message_size(limit))
@@ -239,6 +241,16 @@ impl Registry for Shell {
     async fn watch(&self, request: Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let events = self.api.watch(request.get_ref())?.events();
         Ok(Response::new(self.until_stopped(events.map(Ok))))
+    }
+}
+
+#[tonic::async_trait]
+impl Loads for Shell {
+    async fn get_service_load(
+        &self,
+        request: Request<proto::GetServiceLoadRequest>,
+    ) -> Result<Response<proto::ServiceLoad>, Status> {
+        Ok(Response::new(self.api.get_service_load(request.get_ref())?))
     }
 }
 

@@ -54,6 +54,7 @@ fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
         .route(&format!("{instance}/explain"), get(explain_instance))
         .route(&format!("{instance}/override"), put(set_override).delete(clear_override))
         .route(&format!("{service}/instances"), get(list_instances))
+        .route(&format!("{service}/load"), get(get_service_load))
         .route(service, get(get_service).put(put_service).delete(delete_service))
         .route("/v1/registrations", post(register))
         .route("/v1/leases/{id}/heartbeat", post(heartbeat_one))
@@ -293,6 +294,11 @@ async fn explain_instance(
 ) -> Answer<proto::Explanation> {
     let proxy = parsed(query)?.proxy;
     shell.api.explain_instance(&proto::ExplainInstanceRequest { namespace, service, id, proxy }).map(Json)
+}
+
+async fn get_service_load(State(shell): Shared, At(path): At<ServicePath>) -> Answer<proto::ServiceLoad> {
+    let ServicePath { namespace, service } = path;
+    shell.api.get_service_load(&proto::GetServiceLoadRequest { namespace, service }).map(Json)
 }
 
 async fn list_instances(State(shell): Shared, At(path): At<ServicePath>) -> Answer<proto::ListInstancesResponse> {

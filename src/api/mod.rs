@@ -8,6 +8,7 @@ pub mod error;
 mod explain;
 pub mod grpc;
 pub mod http;
+mod load;
 mod proxies;
 mod query;
 mod resources;
@@ -22,6 +23,7 @@ use crate::{
     model::{
         Incarnation, Instance, Invalid, LeaseId, Namespace, Revision, agent_card,
         limits::at_most,
+        load::report,
         parse,
         wire::{self, duration},
     },
@@ -34,7 +36,7 @@ use crate::{
         state::ServiceState,
     },
     telemetry::Metrics,
-    xds::convergence::Survey,
+    xds::{convergence::Survey, lrs::LoadReports},
 };
 
 /// The calls. Cheap to clone.
@@ -44,6 +46,8 @@ pub struct Api {
     pub queries: Queries,
     pub survey: Survey,
     pub metrics: Arc<Metrics>,
+    /// What proxies report.
+    pub loads: Arc<LoadReports>,
 }
 
 impl Api {
@@ -73,14 +77,14 @@ impl Api {
     }
 
     /// No write: only deadlines move.
-    pub fn heartbeat(&self, request: proto::HeartbeatRequest) -> Result<proto::HeartbeatResponse, Problem> {
+    pub fn heartbeat(&self, mut request: proto::HeartbeatRequest) -> Result<proto::HeartbeatResponse, Problem> {
         let limit = self.registry.limits().leases_per_heartbeat;
         at_most("leases", request.leases.len(), limit, "leases in one call")?;
         // All is checked before any is renewed: an error changes nothing.
-        let check = |(index, heartbeat): (usize, &proto::LeaseHeartbeat)| {
+        let check = |(index, heartbeat): (usize, &mut proto::LeaseHeartbeat)| {
             check_heartbeat(heartbeat).map_err(|invalid| invalid.inside(&format!("leases[{index}]")))
         };
-        let checked: Vec<_> = request.leases.iter().enumerate().map(check).collect::<Result<_, _>>()?;
+        let checked: Vec<_> = request.leases.iter_mut().enumerate().map(check).collect::<Result<_, _>>()?;
         let renew = |(heartbeat, (lease, known)): (proto::LeaseHeartbeat, _)| {
             let heard = self.registry.heartbeat(lease, known, heartbeat.load);
             status_of(heard, heartbeat.lease)
@@ -208,9 +212,10 @@ fn status_of(heard: Heard, id: String) -> proto::LeaseStatus {
     proto::LeaseStatus { outcome: outcome.into(), lease: Some(lease) }
 }
 
-fn check_heartbeat(heartbeat: &proto::LeaseHeartbeat) -> Result<(LeaseId, Option<Known>), Invalid> {
+/// Its load is then as it is kept.
+fn check_heartbeat(heartbeat: &mut proto::LeaseHeartbeat) -> Result<(LeaseId, Option<Known>), Invalid> {
     let lease = LeaseId::parse("lease", &heartbeat.lease)?;
-    heartbeat.load.as_ref().map_or(Ok(()), check_load)?;
+    heartbeat.load = heartbeat.load.take().map(report).transpose()?;
     let digest = optional(&heartbeat.digest, |digest| Digest::parse("digest", digest))?;
     Ok((lease, digest.map(|digest| Known { digest, revision: Revision(heartbeat.revision) })))
 }
@@ -220,24 +225,4 @@ fn service_of(state: &Arc<ServiceState>) -> proto::Service {
     let (instances, healthy) = (count(state.all().count()), count(state.healthy()));
     let service = wire::service(&state.key, &state.service.value, state.service.revision, instances, healthy);
     proto::Service { left_out: count(state.left_out()), ..service }
-}
-
-const MAX_LOAD_METRICS: usize = 64;
-const MAX_LOAD_METRIC_NAME_BYTES: usize = 63;
-
-fn check_load(load: &proto::Load) -> Result<(), Invalid> {
-    at_most("load.metrics", load.metrics.len(), MAX_LOAD_METRICS, "named metrics")?;
-    if let Some(name) = load.metrics.keys().find(|name| name.len() > MAX_LOAD_METRIC_NAME_BYTES) {
-        return Err(Invalid::new("load.metrics", name, "names of at most 63 bytes"));
-    }
-    let named =
-        [("cpu", load.cpu), ("memory", load.memory), ("queue_depth", load.queue_depth), ("in_flight", load.in_flight)];
-    let own = named.iter().filter_map(|(name, value)| Some((*name, (*value)?)));
-    let all = own.chain(load.metrics.iter().map(|(name, value)| (name.as_str(), *value)));
-    for (name, value) in all {
-        if !value.is_finite() || value < 0.0 {
-            return Err(Invalid::new(format!("load.{name}"), value, "a finite number, 0 or more"));
-        }
-    }
-    Ok(())
 }

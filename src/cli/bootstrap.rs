@@ -145,6 +145,13 @@ dynamic_resources:
           retry_back_off: {base_interval: 0.2s, max_interval: 2s}
   cds_config: {ads: {}, resource_api_version: V3}
   lds_config: {ads: {}, resource_api_version: V3}
+# How many requests go where, for `convoy get load`.
+cluster_manager:
+  load_stats_config:
+    api_type: GRPC
+    transport_api_version: V3
+    grpc_services:
+    - envoy_grpc: {cluster_name: convoy/xds, authority: convoy}
 ";
 
 const STATIC: &str = "type: STATIC";

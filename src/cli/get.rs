@@ -7,8 +7,8 @@ use clap::{Args, Subcommand};
 use convoy_client::{
     Client,
     proto::{
-        GetInstanceRequest, GetServiceRequest, Instance, ListInstancesRequest, ListInstancesResponse,
-        ListProxiesRequest, ListServicesRequest, WatchKind, WatchRequest,
+        GetInstanceRequest, GetServiceLoadRequest, GetServiceRequest, Instance, ListInstancesRequest,
+        ListInstancesResponse, ListProxiesRequest, ListServicesRequest, WatchKind, WatchRequest,
     },
 };
 
@@ -41,6 +41,12 @@ enum Kind {
         #[arg(value_name = "SERVICE[/ID]")]
         name: Option<ServiceOrInstance>,
     },
+    /// How much proxies send to a service and to each of its instances
+    #[command(after_help = LOAD)]
+    Load {
+        /// The service
+        service: String,
+    },
     /// The xDS clients connected: Envoys and proxyless gRPC
     #[command(visible_aliases = ["px", "proxy"], after_help = PROXIES)]
     Proxies {
@@ -55,6 +61,9 @@ const SERVICES: &str = "Examples:
 const INSTANCES: &str = "Examples:
   convoy get instances reviews
   convoy get instance reviews/reviews-1 -o json";
+const LOAD: &str = "Examples:
+  convoy get load reviews
+  convoy get load reviews -o json";
 const PROXIES: &str = "Examples:
   convoy get proxies
   convoy get proxies web-1 -o json";
@@ -80,6 +89,13 @@ pub(super) async fn run(get: Get, options: &Options, out: &mut dyn Write) -> any
         Kind::Instances { name: Some(ServiceOrInstance { service, id: Some(id) }) } => {
             let instance = client.get_instance(GetInstanceRequest { namespace: options.namespace(), service, id });
             one_instance(&instance.await?, options, out)
+        }
+        Kind::Load { service } => {
+            let request = GetServiceLoadRequest { namespace: options.namespace(), service };
+            let answer = client.get_service_load(request).await?;
+            let names: Vec<String> = answer.instances.iter().map(|of| format!("{}/{}", of.service, of.id)).collect();
+            let none = format!("{} has no instances {}.", answer.service, options.whereabouts());
+            output::print(out, options, &answer, &names, &none, |_| tables::loads(&answer))
         }
         Kind::Proxies { node } => {
             let answer = client.list_proxies(ListProxiesRequest { namespace: options.namespace_if_set() }).await?;

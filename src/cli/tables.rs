@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use convoy_client::proto::{Instance, Locality, Port, Service, Verdict};
+use convoy_client::proto::{Instance, Locality, Port, ReportedLoad, Service, ServiceLoad, Verdict};
 
 use super::output::{Table, Width, age, pairs};
 
@@ -136,9 +136,29 @@ fn load(instance: &Instance) -> String {
         share("memory", load.memory),
         number("queue", load.queue_depth),
         number("in flight", load.in_flight),
+        number("rps", load.rps),
+        share("errors", load.error_rate),
+        share("application", load.application_utilization),
     ];
     let others = load.metrics.iter().map(|(name, value)| format!("{name} {value}"));
     parts.into_iter().flatten().chain(others).collect::<Vec<_>>().join(", ")
+}
+
+/// What proxies send to a service: a row for each instance, and one for all.
+pub(super) fn loads(of: &ServiceLoad) -> Table {
+    let row = |name: String, address: &str, load: Option<ReportedLoad>| {
+        let load = load.unwrap_or_default();
+        let rate = |rate: f64| format!("{rate:.1}");
+        vec![name, address.to_owned(), rate(load.rps), rate(load.error_rps), load.in_progress.to_string()]
+    };
+    let instances = of.instances.iter();
+    let mut rows: Vec<_> = instances
+        .map(|instance| row(format!("{}/{}", instance.service, instance.id), &instance.address, instance.load))
+        .collect();
+    if !rows.is_empty() {
+        rows.push(row(of.service.clone(), &format!("by {} proxies", of.proxies), of.total));
+    }
+    Table { header: vec!["INSTANCE", "ADDRESS", "RPS", "ERRORS/S", "IN PROGRESS"], rows }
 }
 
 #[cfg(test)]

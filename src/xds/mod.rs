@@ -17,6 +17,7 @@ pub mod health;
 pub mod held;
 pub mod holdings;
 pub mod index;
+pub mod lrs;
 mod nack;
 pub mod name_set;
 pub mod node;

@@ -31,7 +31,7 @@ pub const MAX_REQUEST_BYTES: usize = 64 * 1024 * 1024;
 
 /// The names of all services of the port, in full.
 pub fn service_names() -> impl Iterator<Item = &'static str> {
-    SERVICES.iter().map(|service| service.name).chain([super::csds::NAME])
+    SERVICES.iter().map(|service| service.name).chain([super::csds::NAME, super::lrs::NAME])
 }
 
 /// The routes of all services.

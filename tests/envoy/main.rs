@@ -34,3 +34,4 @@ mod restart;
 mod selected;
 mod traffic;
 mod views;
+mod weights;
