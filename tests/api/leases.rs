@@ -12,6 +12,7 @@ use crate::support::{
     api::{Call, FACES, Face, RefusedStatus, refused_http},
     sample::{call, instance, instances, seconds},
     server::Convoy,
+    until,
     watch::Watch,
     within,
 };
@@ -215,4 +216,43 @@ async fn a_load_report_is_shown_and_is_no_change() {
     let answer = convoy.api.register(call([again])).await.expect("registered");
     let load = answer.instances[0].load.clone().expect("a load");
     assert_eq!((load.queue_depth, load.cpu), (Some(3.0), None), "a report is the last one, whole");
+}
+
+#[tokio::test]
+async fn load_becomes_weight_and_off_gives_it_back() {
+    let convoy = Convoy::start().await;
+    let http = &convoy.api.http;
+    let service = "/v1/namespaces/default/services/web";
+    let mut leases = Vec::new();
+    for index in 1..3 {
+        let answer = convoy.api.register(instances("web", index..index + 1)).await.expect("registered");
+        leases.push(answer.lease.expect("a lease").id);
+    }
+    let put = http.put(service, &json!({"load": {"interval": "1s", "min_share": 15}})).await.ok();
+    let policy = json!({"off": false, "min_share": 15, "slow_start": "0s", "interval": "1s"});
+    assert_eq!(put["service"]["load"], policy);
+    let weights = async || {
+        let shown = http.get(&format!("{service}/instances")).await.ok();
+        let of = |index: usize| shown["instances"][index]["effective_weight"].as_u64().unwrap_or_default();
+        (of(0), of(1))
+    };
+    // In ORCA's form; the other one in Convoy's own.
+    let loads = [json!({"orca": {"application_utilization": 1.0, "cpu_utilization": 0.1}}), json!({"cpu": 0.0})];
+    let reach = async |wanted: (u64, u64)| {
+        until(&format!("weights of {wanted:?}"), async || {
+            for (lease, load) in leases.iter().zip(&loads) {
+                http.post(&format!("/v1/leases/{lease}/heartbeat"), &json!({"load": load})).await.ok();
+            }
+            (weights().await == wanted).then_some(())
+        })
+        .await;
+    };
+    reach((15, 100)).await;
+    http.put(service, &json!({"load": {"off": true}})).await.ok();
+    reach((100, 100)).await;
+    let shown = http.get(&format!("{service}/load")).await.ok();
+    assert_eq!(
+        (&shown["proxies"], &shown["instances"][1]["reported"]),
+        (&json!(0), &json!({"cpu": 0.0, "metrics": {}}))
+    );
 }

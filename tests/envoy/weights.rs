@@ -77,7 +77,8 @@ async fn requests_follow_the_load_that_agents_report_and_envoys_reports_are_show
     let addresses = [one.backend.address, two.backend.address];
     let says = |member: &Member, cpu| member.agent.report(Load { cpu: Some(cpu), ..Load::default() });
 
-    (says(&one, 0.9), says(&two, 0.3));
+    says(&one, 0.9);
+    says(&two, 0.3);
     // ((0.3 + 0.25) / (0.9 + 0.25))² is 23 %, and a step of a twentieth is not left for less than one and a half.
     let weight =
         weighs(&convoy, &envoy, addresses, "the loaded one has less", |weight| (21..=25).contains(&weight)).await;
@@ -102,7 +103,8 @@ async fn requests_follow_the_load_that_agents_report_and_envoys_reports_are_show
     let table = convoy.run(&["get", "load", "reviews"]).await;
     assert!(table.contains("reviews/r-1"), "{table}");
 
-    (says(&one, 0.3), says(&two, 0.3));
+    says(&one, 0.3);
+    says(&two, 0.3);
     weighs(&convoy, &envoy, addresses, "it recovers", |weight| weight == 100).await;
     let is = part(&envoy).await;
     assert!((is - 0.5).abs() < 0.03, "{is} of the requests");
