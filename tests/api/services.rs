@@ -27,7 +27,8 @@ async fn a_service_is_put_got_changed_and_deleted() {
     let made = http.put(WEB, &put).await.ok();
     let service = json!({"namespace": "default", "name": "web", "default_port": "admin", "drain_time": "2s",
         "ports": [port_of("admin", "grpc", 81), port_of("http", "http", 80)],
-        "instances": 0, "healthy": 0, "revision": 1, "export_to": {"namespaces": []}, "brake": {"off": false}, "selector": "", "left_out": 0});
+        "instances": 0, "healthy": 0, "revision": 1, "export_to": {"namespaces": []}, "brake": {"off": false},
+        "load": {"off": false, "min_share": 10, "slow_start": "0s", "interval": "5s"}, "selector": "", "left_out": 0});
     assert_eq!(made, json!({"service": service, "revision": 1}));
     assert_eq!(http.get(WEB).await.ok(), service);
     assert_eq!(http.put(WEB, &put).await.ok(), made, "said twice is said once");

@@ -45,7 +45,7 @@ pub async fn run(options: &Options, report: &mut Report) -> anyhow::Result<()> {
 
 async fn scenario(name: &str, options: &Options, report: &mut Report) -> anyhow::Result<()> {
     match name {
-        "change" => changes::run(options, report).await,
+        "change" => Box::pin(changes::run(options, report)).await,
         "services" => services::run(options, report).await,
         "rate" => rate::run(options, report).await,
         "burst" => burst::run(options, report).await,
