@@ -30,6 +30,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the stub heard.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a test keeps a few of them")]
 pub(super) enum Heard {
     Register(proto::RegisterRequest),
     Heartbeat(proto::LeaseHeartbeat),
