@@ -114,7 +114,7 @@ impl Prober {
                         self.follow(&service);
                     }
                     self.tell_counts();
-                    if self.schedule.len() == 0 && self.writing.is_empty() {
+                    if self.schedule.is_empty() && self.writing.is_empty() {
                         sleep(NOTHING_TO_PROBE).await;
                     }
                 }

@@ -44,6 +44,8 @@ use crate::{
 const MAX_ROUND: usize = 512;
 /// How often a command is planned again because another writer came first.
 const MAX_ATTEMPTS: u32 = 16;
+/// How much of a round timers may change: who asks for something waits for a whole round.
+const MAX_DUE_CHANGES: usize = 512;
 /// When an expiry is tried again that the store could not take.
 const EXPIRY_RETRY_MS: u64 = 1_000;
 /// How many drains end at a time.
@@ -149,6 +151,17 @@ impl Task {
         let mut writing = None;
         loop {
             if writing.is_none() && self.round.is_empty() {
+                // What follows may be ready every time: what waits here gets its turn in each round all the same.
+                while self.due.len() < MAX_ROUND
+                    && let Ok(batch) = notices.try_recv()
+                {
+                    self.note(batch);
+                }
+                while self.asked.len() < MAX_ROUND
+                    && let Ok(queued) = commands.try_recv()
+                {
+                    self.enqueue(queued);
+                }
                 let transactions = self.plan_round();
                 if !transactions.is_empty() {
                     let storage = self.storage.clone();
@@ -220,20 +233,28 @@ impl Task {
         let mut transactions = Vec::new();
         self.footprints.clear();
         let mut due = std::mem::take(&mut self.due);
-        self.plan_some(&mut due, MAX_ROUND / 2, &mut transactions);
+        self.plan_some(&mut due, MAX_ROUND / 2, MAX_DUE_CHANGES, &mut transactions);
         due.append(&mut self.due);
         self.due = due;
         let mut asked = std::mem::take(&mut self.asked);
-        self.plan_some(&mut asked, MAX_ROUND, &mut transactions);
+        self.plan_some(&mut asked, MAX_ROUND, usize::MAX, &mut transactions);
         self.asked = asked;
         transactions
     }
 
-    /// Plans from the front of a queue until there are `limit` transactions, and leaves in it what has to wait.
-    fn plan_some(&mut self, queue: &mut VecDeque<Pending>, limit: usize, transactions: &mut Vec<Transaction>) {
+    /// Plans from the front of a queue until there are `limit` transactions or so many changes, and leaves in it what has
+    /// to wait.
+    fn plan_some(
+        &mut self,
+        queue: &mut VecDeque<Pending>,
+        limit: usize,
+        max_changes: usize,
+        transactions: &mut Vec<Transaction>,
+    ) {
         let now = self.clock.unix();
-        let mut deferred = Vec::new();
+        let (mut deferred, mut changes) = (Vec::new(), 0);
         while transactions.len() < limit
+            && changes < max_changes
             && let Some(pending) = queue.pop_front()
         {
             if self.is_obsolete(&pending.command) {
@@ -244,6 +265,7 @@ impl Task {
                 Ok(plan) if !self.footprints.add(&plan) => deferred.push(pending),
                 Ok(plan) if plan.transaction.changes.is_empty() => self.complete(pending, &plan),
                 Ok(mut plan) => {
+                    changes += plan.transaction.changes.len();
                     transactions.push(std::mem::take(&mut plan.transaction));
                     self.round.push(Box::new(InFlight { pending, plan, written: None }));
                 }
