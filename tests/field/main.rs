@@ -15,3 +15,4 @@ mod journal;
 mod proxy;
 
 mod killed;
+mod scale_in;
