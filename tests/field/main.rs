@@ -15,4 +15,5 @@ mod journal;
 mod proxy;
 
 mod killed;
+mod paused;
 mod scale_in;
