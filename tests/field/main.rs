@@ -16,8 +16,10 @@ mod fleet;
 mod journal;
 mod network;
 mod proxy;
+mod relay;
 
 mod killed;
 mod partition;
 mod paused;
 mod scale_in;
+mod watchers;

@@ -43,6 +43,14 @@ impl Watch {
         }
     }
 
+    /// The next event; none if the stream broke.
+    pub async fn unbroken(&mut self) -> Option<WatchEvent> {
+        match self {
+            Self::Http(stream) => within("an event", stream.unbroken()).await,
+            Self::Grpc(stream) => within("an event", stream.message()).await.ok().flatten(),
+        }
+    }
+
     /// The next event, as kind and instance id.
     pub async fn told(&mut self) -> (WatchKind, String) {
         let event = self.next().await;
@@ -90,16 +98,20 @@ impl EventStream {
     }
 
     async fn next(&mut self) -> WatchEvent {
+        self.unbroken().await.expect("the stream goes on")
+    }
+
+    async fn unbroken(&mut self) -> Option<WatchEvent> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
                 let (event, rest) = (event.to_owned(), rest.to_owned());
                 self.text = rest;
                 if let Some(event) = parse(&event) {
-                    return event;
+                    return Some(event);
                 }
                 continue;
             }
-            let frame = self.body.frame().await.expect("the stream goes on").expect("no error");
+            let frame = self.body.frame().await?.ok()?;
             let data = frame.into_data().expect("data");
             self.text.push_str(std::str::from_utf8(&data).expect("text"));
         }
