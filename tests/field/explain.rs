@@ -6,10 +6,15 @@ use serde_json::Value;
 pub struct Explained(pub Value);
 
 impl Explained {
+    /// All in one sentence.
+    pub fn summary(&self) -> &str {
+        self.0["summary"].as_str().unwrap_or_default()
+    }
+
     /// Checks the one sentence.
     #[track_caller]
     pub fn says(&self, expected: &str) -> &Self {
-        assert_eq!(self.0["summary"], expected, "{:#}", self.0);
+        assert_eq!(self.summary(), expected, "{:#}", self.0);
         self
     }
 

@@ -21,6 +21,11 @@ use crate::{
     },
 };
 
+/// Only a test that fails waits so long.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long after a change it may be explained in the old way: to the proxy's ACK.
+const EXPLAINED: Duration = PATIENCE;
+
 /// Who somebody is, for as long as nobody had to register anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -86,9 +91,15 @@ impl Field {
     /// Waits until all that there is are so many of this verdict; how long it took.
     pub async fn all_are(&self, verdict: Verdict, count: usize) -> Duration {
         let begun = Instant::now();
-        let what = format!("{count} instances, all {verdict}");
-        until(&what, async || (self.verdicts().await == BTreeMap::from([(verdict, count)])).then_some(())).await;
-        begun.elapsed()
+        let mut again = tokio::time::interval(Duration::from_millis(5));
+        loop {
+            again.tick().await;
+            let verdicts = self.verdicts().await;
+            if verdicts == BTreeMap::from([(verdict, count)]) {
+                return begun.elapsed();
+            }
+            assert!(begun.elapsed() < PATIENCE, "not {count} instances, all {verdict}, but {verdicts:?}");
+        }
     }
 
     /// Waits until only these are left; how long it took.
@@ -112,6 +123,31 @@ impl Field {
     pub async fn explain(&self, number: u32) -> Explained {
         let path = format!("/v1/namespaces/default/services/{SERVICE}/instances/{}/explain?proxy={NODE}", id(number));
         Explained(self.convoy.api.http.get(&path).await.ok())
+    }
+
+    /// Waits until it is explained so, in one sentence.
+    pub async fn is_explained(&self, number: u32, summary: &str) -> Explained {
+        let mut explained = self.explain(number).await;
+        let looking = async {
+            let mut again = tokio::time::interval(Duration::from_millis(10));
+            while explained.summary() != summary {
+                again.tick().await;
+                explained = self.explain(number).await;
+            }
+        };
+        // What is said in its place is told below.
+        let _ = tokio::time::timeout(EXPLAINED, looking).await;
+        explained.says(summary);
+        explained
+    }
+
+    /// Runs the command line against this Convoy; what it prints.
+    pub async fn command(&self, arguments: &[&str]) -> String {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_convoy"));
+        command.env_clear().args(["--server", &format!("http://{}", self.convoy.addresses.grpc)]).args(arguments);
+        let output = within("a command", command.output()).await.expect("it starts");
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("text")
     }
 
     /// What is being braked.

@@ -105,6 +105,12 @@ impl Fleet {
         }
     }
 
+    /// The numbers of those that have ended by themselves.
+    pub fn ended(&mut self) -> Vec<u32> {
+        let ended = |(number, agent): &mut (u32, Child)| agent.try_wait().expect("our child").map(|_| *number);
+        self.agents.iter_mut().filter_map(ended).collect()
+    }
+
     /// `kill -9`, all of them before the first is waited for.
     pub fn kill(&mut self, numbers: Range<u32>) {
         self.signal(numbers.clone(), Signal::KILL);

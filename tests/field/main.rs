@@ -22,4 +22,5 @@ mod killed;
 mod partition;
 mod paused;
 mod scale_in;
+mod story;
 mod watchers;

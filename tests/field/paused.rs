@@ -69,3 +69,21 @@ async fn a_paused_agent_expires_and_registers_again_when_it_goes_on() {
     assert_eq!(told, [(WatchKind::Added, Some("web-1"))]);
     field.explain(1).await.step("registration", "passes", &now.incarnation.to_string()).endpoint("HEALTHY", "HEALTHY");
 }
+
+/// The other life of the same instance has a newer incarnation, and so the paused one finds its place taken.
+#[tokio::test]
+async fn a_paused_agent_that_was_replaced_does_not_come_back() {
+    let mut field = Field::start("brake: {}\n", Orders::ttl(TTL), 1..4).await;
+    field.fleet.signal(1..2, Signal::STOP);
+    field.only_are_left(&ids(2..4)).await;
+    field.fleet.start(1..2);
+    field.all_are(Verdict::Healthy, 3).await;
+    let replaced = field.identities().await;
+    assert!(replaced[&id(1)].incarnation > field.identities[&id(1)].incarnation);
+    let mark = field.journal.mark();
+    field.fleet.signal(1..2, Signal::CONT);
+    let fleet = &mut field.fleet;
+    until("the old process to end", async || (fleet.ended() == [1]).then_some(())).await;
+    field.holds(TTL, async || assert_eq!(field.identities().await, replaced)).await;
+    assert_eq!(field.journal.since(mark).len(), 0);
+}
