@@ -25,7 +25,10 @@ use convoy_client::proto::Load;
 use papaya::HashMap;
 
 use super::{digest::Digest, pace};
-use crate::model::{LeaseId, Revision};
+use crate::{
+    model::{LeaseId, Revision},
+    prehashed::Prehashed,
+};
 
 /// The deadline of a lease that lapsed, and of which the registry has not decided: it cannot be renewed.
 const LAPSED: u64 = u64::MAX;
@@ -166,7 +169,7 @@ pub enum Renewal {
 
 #[derive(Debug, Default)]
 pub struct LeaseTable {
-    leases: HashMap<LeaseId, Arc<Entry>>,
+    leases: HashMap<LeaseId, Arc<Entry>, Prehashed>,
     /// Up to which revision the digests are those of the state.
     applied: AtomicU64,
     /// When anybody was heard last.

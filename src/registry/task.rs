@@ -93,6 +93,7 @@ pub(super) struct Task {
     due: VecDeque<Pending>,
     #[expect(clippy::vec_box, reason = "they move from one list to the next, and a list of them would be a large one")]
     round: Vec<Box<InFlight>>,
+    footprints: Footprints,
     pub(super) brake: Brake,
     pub(super) trust: Arc<Trust>,
     pub(super) braking: Arc<ArcSwap<Braking>>,
@@ -117,6 +118,7 @@ impl Task {
             asked: VecDeque::new(),
             due: VecDeque::new(),
             round: Vec::new(),
+            footprints: Footprints::default(),
             brake,
             trust: inner.trust.clone(),
             braking: inner.braking.clone(),
@@ -212,24 +214,25 @@ impl Task {
 
     /// Plans what waits. What is refused, or changes nothing, is answered at once.
     fn plan_round(&mut self) -> Vec<Transaction> {
-        let (mut footprints, mut transactions) = (Footprints::default(), Vec::new());
-        let due = std::mem::take(&mut self.due);
-        self.due = self.plan_some(due, MAX_ROUND / 2, &mut footprints, &mut transactions);
-        let asked = std::mem::take(&mut self.asked);
-        self.asked = self.plan_some(asked, MAX_ROUND, &mut footprints, &mut transactions);
+        if self.due.is_empty() && self.asked.is_empty() {
+            return Vec::new();
+        }
+        let mut transactions = Vec::new();
+        self.footprints.clear();
+        let mut due = std::mem::take(&mut self.due);
+        self.plan_some(&mut due, MAX_ROUND / 2, &mut transactions);
+        due.append(&mut self.due);
+        self.due = due;
+        let mut asked = std::mem::take(&mut self.asked);
+        self.plan_some(&mut asked, MAX_ROUND, &mut transactions);
+        self.asked = asked;
         transactions
     }
 
-    /// Plans from the front of a queue until there are `limit` transactions; gives back what has to wait.
-    fn plan_some(
-        &mut self,
-        mut queue: VecDeque<Pending>,
-        limit: usize,
-        footprints: &mut Footprints,
-        transactions: &mut Vec<Transaction>,
-    ) -> VecDeque<Pending> {
+    /// Plans from the front of a queue until there are `limit` transactions, and leaves in it what has to wait.
+    fn plan_some(&mut self, queue: &mut VecDeque<Pending>, limit: usize, transactions: &mut Vec<Transaction>) {
         let now = self.clock.unix();
-        let mut deferred = VecDeque::new();
+        let mut deferred = Vec::new();
         while transactions.len() < limit
             && let Some(pending) = queue.pop_front()
         {
@@ -238,7 +241,7 @@ impl Task {
             }
             match self.state.plan(&pending.command, now, &self.limits) {
                 Err(error) => self.refuse(pending, error),
-                Ok(plan) if !footprints.add(&plan) => deferred.push_back(pending),
+                Ok(plan) if !self.footprints.add(&plan) => deferred.push(pending),
                 Ok(plan) if plan.transaction.changes.is_empty() => self.complete(pending, &plan),
                 Ok(mut plan) => {
                     transactions.push(std::mem::take(&mut plan.transaction));
@@ -246,8 +249,9 @@ impl Task {
                 }
             }
         }
-        deferred.append(&mut queue);
-        deferred
+        for pending in deferred.into_iter().rev() {
+            queue.push_front(pending);
+        }
     }
 
     /// An expiry whose agent has registered again meanwhile, or the keeping of one that is no longer kept.
