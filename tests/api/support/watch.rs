@@ -37,10 +37,7 @@ impl Watch {
     }
 
     pub async fn next(&mut self) -> WatchEvent {
-        match self {
-            Self::Http(stream) => within("an event", stream.next()).await,
-            Self::Grpc(stream) => within("an event", stream.message()).await.expect("no error").expect("an event"),
-        }
+        self.unbroken().await.expect("the stream goes on")
     }
 
     /// The next event; none if the stream broke.
@@ -95,10 +92,6 @@ impl EventStream {
         let body = response.into_body().collect().await.expect("an answer").to_bytes();
         let text = String::from_utf8_lossy(&body).into_owned();
         Err(refused_http(&Answer { status, content_type, text }).expect_err("a refusal"))
-    }
-
-    async fn next(&mut self) -> WatchEvent {
-        self.unbroken().await.expect("the stream goes on")
     }
 
     async fn unbroken(&mut self) -> Option<WatchEvent> {
