@@ -21,7 +21,9 @@ impl Api {
             proto::ActiveBrake {
                 scope: wire::brake_scope(braked.group.scope()).into(),
                 name,
-                age: Some(wire::duration(Duration::from_millis(self.registry.observed_ms() - braked.since_ms))),
+                age: Some(wire::duration(Duration::from_millis(
+                    self.registry.handled_ms().saturating_sub(braked.since_ms),
+                ))),
                 overdue: count(braked.overdue),
                 of: count(braked.of),
                 kept: count(braked.leases),

@@ -4,7 +4,7 @@ use convoy_client::proto::{self, ExplanationStep, StepOutcome};
 
 use super::{Api, error::Problem, proxies::no_proxy};
 use crate::{
-    model::{CheckStatus, Instance, OverrideHealth, UnixMillis, Verdict, parse, wire},
+    model::{Brake, CheckStatus, Instance, OverrideHealth, UnixMillis, Verdict, parse, wire},
     registry::command::Error,
 };
 
@@ -58,13 +58,13 @@ fn steps(instance: &Instance) -> Vec<ExplanationStep> {
     use StepOutcome::{Blocks, Note, Passes};
     let registered = format!("incarnation {}", instance.incarnation.0);
     let mut steps = vec![step("registration", Passes, registered, Some(instance.registered_at))];
-    steps.push(match (instance.lapsed, instance.brake) {
-        (Some(lapsed), brake) => {
-            let scope = brake.map_or("", |brake| brake.scope.as_str());
+    steps.push(match instance.lapsed {
+        Some(Brake { scope, since }) => {
+            let scope = scope.as_str();
             let detail = format!("it lapsed, and the brake keeps it: too many fell silent ({scope})");
-            step("lease", Note, detail, Some(lapsed))
+            step("lease", Note, detail, Some(since))
         }
-        (None, _) => step("lease", Passes, "it is held", None),
+        None => step("lease", Passes, "it is held", None),
     });
     steps.push(match instance.spec.ready {
         true => step("readiness", Passes, "its agent says that it is ready", Some(instance.ready_since)),
@@ -75,7 +75,7 @@ fn steps(instance: &Instance) -> Vec<ExplanationStep> {
             CheckStatus::Passing => Passes,
             CheckStatus::Degraded => Note,
             CheckStatus::Pending if instance.was_ready => Note,
-            CheckStatus::Failing if instance.brake.is_some() => Note,
+            CheckStatus::Failing if instance.disbelieved.is_some() => Note,
             CheckStatus::Pending | CheckStatus::Failing => Blocks,
         };
         let kind = check.kind.as_str();

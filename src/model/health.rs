@@ -223,7 +223,8 @@ pub struct Axes {
     pub operator: Option<OverrideHealth>,
     /// The brake keeps it: because its lease lapsed, or because checks that would take it out are not believed.
     pub lapsed: bool,
-    pub braked: bool,
+    /// A check that fails is not believed.
+    pub disbelieved: bool,
     /// The worst of the liveness checks, and of the readiness checks. Passing if there are none.
     pub liveness: CheckStatus,
     pub readiness: CheckStatus,
@@ -241,7 +242,7 @@ pub struct Axes {
 /// | 3  | the lease lapsed, and rows 4 to 9 would let it serve   | suspect                              |
 /// | 4  | an operator says healthy or degraded                   | that                                 |
 /// | 5  | its agent says that it is not ready                    | unhealthy; starting if it never was  |
-/// | 6  | a check fails                                          | unhealthy; suspect if braked         |
+/// | 6  | a check fails                                          | unhealthy; suspect if not believed   |
 /// | 7  | a check is pending, and it was never ready             | starting                             |
 /// | 8  | a check says degraded                                  | degraded                             |
 /// | 9  | else                                                   | healthy                              |
@@ -264,7 +265,7 @@ fn without_lapse(axes: Axes) -> Verdict {
         Some(OverrideHealth::Degraded) => Verdict::Degraded,
         _ if !axes.ready && axes.was_ready => Verdict::Unhealthy,
         _ if !axes.ready => Verdict::Starting,
-        _ if status(CheckStatus::Failing) && axes.braked => Verdict::Suspect,
+        _ if status(CheckStatus::Failing) && axes.disbelieved => Verdict::Suspect,
         _ if status(CheckStatus::Failing) => Verdict::Unhealthy,
         _ if status(CheckStatus::Pending) && !axes.was_ready => Verdict::Starting,
         _ if status(CheckStatus::Degraded) => Verdict::Degraded,
@@ -288,7 +289,7 @@ impl Instance {
             draining: self.drain.is_some(),
             operator: self.operator.as_ref().map(|operator| operator.health),
             lapsed: self.lapsed.is_some(),
-            braked: self.brake.is_some(),
+            disbelieved: self.disbelieved.is_some(),
             liveness: worst(CheckKind::Liveness),
             readiness: worst(CheckKind::Readiness),
             ready: self.spec.ready,
@@ -300,13 +301,19 @@ impl Instance {
         verdict(self.axes())
     }
 
+    /// What keeps it, or keeps it in traffic.
+    pub fn brake(&self) -> Option<Brake> {
+        let checks = |since| Brake { scope: BrakeScope::Checks, since };
+        self.lapsed.or(self.disbelieved.map(checks))
+    }
+
     /// What the verdict would be if nothing had lapsed, and no check were disbelieved: the health of a suspect as it was.
     pub fn verdict_before(&self) -> Verdict {
         let axes = self.axes();
         let believed =
-            |status| if axes.braked && status == CheckStatus::Failing { CheckStatus::Passing } else { status };
+            |status| if axes.disbelieved && status == CheckStatus::Failing { CheckStatus::Passing } else { status };
         let (liveness, readiness) = (believed(axes.liveness), believed(axes.readiness));
-        verdict(Axes { lapsed: false, braked: false, liveness, readiness, ..axes })
+        verdict(Axes { lapsed: false, disbelieved: false, liveness, readiness, ..axes })
     }
 
     pub fn health(&self) -> Health {
@@ -317,7 +324,7 @@ impl Instance {
     /// Why the verdict is what it is, for people.
     fn reason(&self, verdict: Verdict) -> Cow<'static, str> {
         let kept = |what: &str| {
-            let scope = self.brake.map_or("", |brake| brake.scope.as_str());
+            let scope = self.brake().map_or("", |brake| brake.scope.as_str());
             Cow::from(format!("{what}; it is kept by the brake ({scope})"))
         };
         let check = |status: CheckStatus| {
@@ -367,7 +374,7 @@ mod tests {
         draining: false,
         operator: None,
         lapsed: false,
-        braked: false,
+        disbelieved: false,
         liveness: CheckStatus::Passing,
         readiness: CheckStatus::Passing,
         ready: true,
@@ -388,9 +395,9 @@ mod tests {
             ("out by an operator, and lapsed", Unhealthy, |a| {
                 (a.operator, a.lapsed) = (Some(OverrideHealth::Unhealthy), true);
             }),
-            ("lapsed", Suspect, |a| (a.lapsed, a.braked) = (true, true)),
+            ("lapsed", Suspect, |a| a.lapsed = true),
             ("lapsed, in by an operator", Suspect, |a| (a.lapsed, a.operator) = (true, Some(OverrideHealth::Healthy))),
-            ("lapsed, and out before", Unhealthy, |a| (a.lapsed, a.braked, a.ready) = (true, true, false)),
+            ("lapsed, and out before", Unhealthy, |a| (a.lapsed, a.ready) = (true, false)),
             ("lapsed, and its check fails", Unhealthy, |a| (a.lapsed, a.readiness) = (true, Failing)),
             ("in by an operator", Healthy, |a| {
                 (a.operator, a.ready, a.readiness) = (Some(OverrideHealth::Healthy), false, Failing);
@@ -400,7 +407,7 @@ mod tests {
             ("not yet ready", Starting, |a| (a.ready, a.was_ready) = (false, false)),
             ("a readiness check fails", Unhealthy, |a| a.readiness = Failing),
             ("a liveness check fails", Unhealthy, |a| a.liveness = Failing),
-            ("a check fails, and is not believed", Suspect, |a| (a.liveness, a.braked) = (Failing, true)),
+            ("a check fails, and is not believed", Suspect, |a| (a.liveness, a.disbelieved) = (Failing, true)),
             ("a new check is pending", Healthy, |a| a.readiness = Pending),
             ("a check is pending from the start", Starting, |a| (a.readiness, a.was_ready) = (Pending, false)),
             ("a check says degraded", Degraded, |a| a.readiness = Unwell),

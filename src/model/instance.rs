@@ -122,9 +122,10 @@ pub struct Instance {
     pub ready_since: UnixMillis,
     /// Whether this incarnation was ever ready.
     pub was_ready: bool,
-    /// When its lease lapsed. It is there still because of the brake.
-    pub lapsed: Option<UnixMillis>,
-    pub brake: Option<Brake>,
+    /// Since when its lease has lapsed; it is there still because of the brake.
+    pub lapsed: Option<Brake>,
+    /// Since when its failing checks are not believed.
+    pub disbelieved: Option<UnixMillis>,
     /// By name.
     pub checks: Arc<[CheckState]>,
     pub operator: Option<Arc<Override>>,
@@ -153,7 +154,7 @@ impl Instance {
             registered_at: now,
             ready_since: now,
             lapsed: None,
-            brake: None,
+            disbelieved: None,
             checks: Arc::default(),
             operator: None,
             drain: None,

@@ -99,7 +99,7 @@ fn health(from: &Instance) -> proto::Health {
         reason: reason.into(),
     };
     let mut axes = vec![
-        axis("lease", if from.lapsed.is_some() { "lapsed" } else { "held" }, from.lapsed, ""),
+        axis("lease", if from.lapsed.is_some() { "lapsed" } else { "held" }, from.lapsed.map(|brake| brake.since), ""),
         axis("readiness", if from.spec.ready { "ready" } else { "not ready" }, Some(from.ready_since), ""),
     ];
     for check in &*from.checks {
@@ -120,7 +120,7 @@ fn health(from: &Instance) -> proto::Health {
         ready: from.spec.ready,
         draining: from.drain.is_some(),
         axes,
-        brake: from.brake.map(brake),
+        brake: from.brake().map(brake),
     }
 }
 

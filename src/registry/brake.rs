@@ -243,8 +243,8 @@ impl Brake {
     pub fn follow(&mut self, event: &Event, now_ms: u64) {
         let after = event.cause().is_none().then_some(&*event.instance.value);
         let key = &event.instance.value.key;
-        match after.and_then(|after| after.brake.map(|brake| (after.incarnation, brake.scope))) {
-            Some((incarnation, BrakeScope::Checks)) => {
+        match after.filter(|after| after.disbelieved.is_some()).map(|after| after.incarnation) {
+            Some(incarnation) => {
                 let until = now_ms + u64::try_from(self.config.longest.as_millis()).unwrap_or(u64::MAX / 2);
                 self.disbelieved.entry(key.clone()).or_insert((incarnation, until));
             }
@@ -277,7 +277,8 @@ impl Brake {
 
     /// Two heartbeats of a lease are missing.
     pub fn overdue(&mut self, lease: LeaseId, state: &State) {
-        if self.overdue.insert(lease) {
+        // What is told may be about one that has gone meanwhile, and nobody would tell of it again.
+        if state.lease(lease).is_some() && self.overdue.insert(lease) {
             self.count_members(lease, state, true);
         }
     }
@@ -455,7 +456,7 @@ impl Brake {
 
 /// How long the instances of a lease have been kept already: before a restart.
 fn lapsed_for(lease: LeaseId, state: &State, now: UnixMillis) -> Duration {
-    let since = state.members(lease).filter_map(|instance| instance.value.lapsed).min();
+    let since = state.members(lease).filter_map(|instance| instance.value.lapsed).map(|brake| brake.since).min();
     Duration::from_millis(since.map_or(0, |since| now.0.saturating_sub(since.0)))
 }
 

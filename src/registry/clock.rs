@@ -27,11 +27,12 @@ const LONGEST_SILENCE_MS: u64 = 500;
 pub struct Clock {
     start: Instant,
     unobserved_ms: Arc<AtomicU64>,
+    handled_ms: Arc<AtomicU64>,
 }
 
 impl Default for Clock {
     fn default() -> Self {
-        Self { start: Instant::now(), unobserved_ms: Arc::default() }
+        Self { start: Instant::now(), unobserved_ms: Arc::default(), handled_ms: Arc::default() }
     }
 }
 
@@ -46,9 +47,16 @@ impl Clock {
         self.elapsed_ms().saturating_sub(self.unobserved_ms.load(Ordering::Relaxed))
     }
 
-    /// Takes time out of time.
-    pub fn take_out(&self, ms: u64) {
-        self.unobserved_ms.fetch_add(ms, Ordering::Relaxed);
+    /// Observed time up to which everything has been handled: a little behind, and never back. Whoever asks for `now_ms`
+    /// right after a pause, before a marker is back, gets a time that will not have been.
+    pub fn handled_ms(&self) -> u64 {
+        self.handled_ms.load(Ordering::Relaxed)
+    }
+
+    /// Takes in what a marker says.
+    pub fn observe(&self, observed: Observed) {
+        self.unobserved_ms.fetch_add(observed.unheard_ms, Ordering::Relaxed);
+        self.handled_ms.fetch_max(observed.until_ms, Ordering::Relaxed);
     }
 
     /// Wall time, for records and people.

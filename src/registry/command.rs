@@ -77,8 +77,8 @@ pub enum Command {
         service: ServiceKey,
         shares: Vec<(InstanceId, Incarnation, Share)>,
     },
-    /// Keeps instances in traffic in spite of their checks, or no more.
-    SetBrakes(Vec<(InstanceKey, Incarnation, Option<BrakeScope>)>),
+    /// Failing checks that were not believed count from now on.
+    Believe(Vec<(InstanceKey, Incarnation)>),
     /// A lease's deadline has passed, and the brake keeps its instances.
     Lapse {
         lease: LeaseId,
@@ -114,7 +114,7 @@ impl Command {
             Self::SetOverride { .. } => "set_override",
             Self::ReportChecks(_) => "report_checks",
             Self::SetShares { .. } => "set_shares",
-            Self::SetBrakes(_) => "set_brakes",
+            Self::Believe(_) => "believe",
             Self::Lapse { .. } => "lapse",
             Self::ReleaseBrake(_) => "release_brake",
             Self::Restore(_) => "restore",

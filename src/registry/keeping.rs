@@ -1,15 +1,15 @@
 //! The shell of the brake: what has become of leases → who is kept, restored or expired. The rules are `brake`'s.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    brake::{Braking, Decision, Now, Release},
+    brake::{Braked, Braking, Decision, Group, Now, Release},
     command::Command,
     pace,
     task::Task,
     timers::Notice,
 };
-use crate::model::{CheckStatus, Incarnation, InstanceKey, LeaseId};
+use crate::model::{CheckStatus, InstanceKey, LeaseId};
 
 impl Task {
     /// What has become of leases.
@@ -26,7 +26,7 @@ impl Task {
     }
 
     fn lapse(&mut self, lease: LeaseId) {
-        let (observed_ms, heard_ms) = (self.clock.now_ms(), self.leases.last_heard_ms());
+        let (observed_ms, heard_ms) = (self.clock.handled_ms(), self.leases.last_heard_ms());
         let interval = self.state.lease_ttl(lease).map(pace::longest_interval).unwrap_or_default();
         let silent = u128::from(observed_ms.saturating_sub(heard_ms)) > interval.as_millis() * 3 / 2;
         let confirms = self.trust.confirms();
@@ -55,17 +55,14 @@ impl Task {
 
     /// Looks at those that are kept, every second or so.
     pub(super) fn look_at_kept(&mut self) {
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.clock.handled_ms();
+        for (lease, scope) in std::mem::take(&mut self.unkept) {
+            self.enqueue_own(Command::Lapse { lease, scope });
+        }
         let going = self.brake.tick(&self.state, now_ms);
         self.let_go(&going);
-        let brakes: Vec<(InstanceKey, Incarnation, _)> = self
-            .brake
-            .believe(self.trust.believed(), now_ms)
-            .into_iter()
-            .map(|(key, incarnation)| (key, incarnation, None))
-            .collect();
-        for some in brakes.chunks(self.limits.instances_per_call) {
-            self.enqueue_own(Command::SetBrakes(some.to_vec()));
+        for some in self.brake.believe(self.trust.believed(), now_ms).chunks(self.limits.instances_per_call) {
+            self.enqueue_own(Command::Believe(some.to_vec()));
         }
         self.show_brake();
     }
@@ -96,16 +93,18 @@ impl Task {
         if shown.groups == groups && (shown.leases, shown.overdue) == (leases, overdue) {
             return;
         }
-        for group in groups.iter().filter(|group| shown.groups.iter().all(|other| other.group != group.group)) {
+        let of = |groups: &[Braked]| groups.iter().map(|of| of.group.clone()).collect::<BTreeSet<Group>>();
+        let (before, after) = (of(&shown.groups), of(&groups));
+        for group in groups.iter().filter(|group| !before.contains(&group.group)) {
             let (scope, name) = (group.group.scope().as_str(), &group.group);
             tracing::warn!(scope, %name, overdue = group.overdue, of = group.of,
                 "too many fell silent at once: those whose lease lapses are kept, as suspects");
         }
-        for group in shown.groups.iter().filter(|group| groups.iter().all(|other| other.group != group.group)) {
+        for group in shown.groups.iter().filter(|group| !after.contains(&group.group)) {
             let (scope, name) = (group.group.scope().as_str(), &group.group);
             tracing::info!(scope, %name, "the brake has ended");
         }
         self.metrics.braking(groups.iter().map(|group| (group.group.scope().as_str(), group.leases)));
-        self.braking.store(Arc::new(Braking { groups, leases, overdue, at_ms: self.clock.now_ms() }));
+        self.braking.store(Arc::new(Braking { groups, leases, overdue, at_ms: self.clock.handled_ms() }));
     }
 }

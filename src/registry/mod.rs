@@ -348,6 +348,11 @@ impl Registry {
         &self.inner.trust
     }
 
+    /// Observed time up to which everything has been handled; see `clock`.
+    pub fn handled_ms(&self) -> u64 {
+        self.inner.clock.handled_ms()
+    }
+
     /// Milliseconds of observed time: those in which nobody could be heard do not count.
     pub fn observed_ms(&self) -> u64 {
         self.inner.clock.now_ms()

@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     dirty::DirtySet,
-    model::{Incarnation, InstanceKey, Limits, Revision, ServiceKey, UnixMillis},
+    model::{BrakeScope, Incarnation, InstanceKey, LeaseId, Limits, Revision, ServiceKey, UnixMillis},
     storage::{Commit, CommitError, Storage, Transaction},
     telemetry::Metrics,
 };
@@ -96,6 +96,8 @@ pub(super) struct Task {
     #[expect(clippy::vec_box, reason = "they move from one list to the next, and a list of them would be a large one")]
     round: Vec<Box<InFlight>>,
     footprints: Footprints,
+    /// Leases that are kept, which could not be written.
+    pub(super) unkept: Vec<(LeaseId, BrakeScope)>,
     pub(super) brake: Brake,
     pub(super) trust: Arc<Trust>,
     pub(super) braking: Arc<ArcSwap<Braking>>,
@@ -121,6 +123,7 @@ impl Task {
             due: VecDeque::new(),
             round: Vec::new(),
             footprints: Footprints::default(),
+            unkept: Vec::new(),
             brake,
             trust: inner.trust.clone(),
             braking: inner.braking.clone(),
@@ -128,10 +131,13 @@ impl Task {
         // After a restart every lease has one full TTL, and every drain its full time.
         task.set_timers(&effects);
         for event in &effects.events {
-            task.brake.follow(event, task.clock.now_ms());
-            if event.instance.value.lapsed.is_some() {
-                task.leases.tell_when_heard(event.instance.value.lease);
-            }
+            task.brake.follow(event, task.clock.handled_ms());
+        }
+        // Who was kept before is overdue from the start: no timer tells of it again.
+        for event in effects.events.iter().filter(|event| event.instance.value.lapsed.is_some()) {
+            let lease = event.instance.value.lease;
+            task.leases.tell_when_heard(lease);
+            task.brake.overdue(lease, &task.state);
         }
         task.leases.set_applied(task.state.snapshot().revision);
         task.mark_dirty(effects.dirty);
@@ -350,10 +356,13 @@ impl Task {
         self.metrics.write(pending.command.as_str(), false);
         if let Error::Unavailable { reason } = &error {
             tracing::error!(reason, "a write has failed");
-            let later = self.clock.now_ms() + EXPIRY_RETRY_MS;
+            let later = self.clock.handled_ms() + EXPIRY_RETRY_MS;
             match &pending.command {
                 // Until it is tried again its agent may still renew it.
                 Command::Expire(lease) => self.leases.postpone(*lease, later),
+                Command::Lapse { lease, scope } => self.unkept.push((*lease, *scope)),
+                // Its next heartbeat tries again.
+                Command::Restore(lease) => self.leases.tell_when_heard(*lease),
                 Command::FinishDrain { key, incarnation } => {
                     self.drains.set(tick_of(later), (key.clone(), *incarnation));
                 }
@@ -367,7 +376,7 @@ impl Task {
         let revision = commit.revision;
         let effects = self.state.apply(commit, self.clock.unix());
         for event in &effects.events {
-            self.brake.follow(event, self.clock.now_ms());
+            self.brake.follow(event, self.clock.handled_ms());
             if let Some(cause) = event.cause() {
                 self.metrics.removal(cause.as_str());
             }
@@ -414,7 +423,7 @@ impl Task {
         }
         for (key, time) in &effects.drains {
             let Some(instance) = self.state.snapshot().instance(key) else { continue };
-            let deadline = now + u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2);
+            let deadline = self.clock.handled_ms() + u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2);
             self.drains.set(tick_of(deadline), (key.clone(), instance.value.incarnation));
         }
     }
@@ -422,7 +431,7 @@ impl Task {
     fn finish_drains(&mut self) {
         let mut due = Vec::new();
         // What is over the limit is taken at the next tick.
-        self.drains.advance(self.clock.now_ms() / tick_ms(), DRAINS_PER_TICK, &mut due);
+        self.drains.advance(self.clock.handled_ms() / tick_ms(), DRAINS_PER_TICK, &mut due);
         for (key, incarnation) in due {
             self.enqueue_own(Command::FinishDrain { key, incarnation });
         }

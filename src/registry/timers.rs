@@ -153,8 +153,8 @@ pub(super) async fn run(
         let sent = clock.elapsed_ms();
         marker.pass().await?;
         let observed = observation.back(sent, clock.elapsed_ms());
+        clock.observe(observed);
         if observed.unheard_ms > 0 {
-            clock.take_out(observed.unheard_ms);
             let ms = observed.unheard_ms;
             tracing::warn!(ms, "Convoy could hear nobody for a while; all leases are extended by that time");
         }

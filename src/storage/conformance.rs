@@ -62,8 +62,8 @@ pub(crate) fn instance(service: &str, id: &str, weight: u16) -> (Key, Record) {
     let instance = Instance {
         was_ready: true,
         ready_since: UnixMillis(3),
-        lapsed: Some(UnixMillis(4)),
-        brake: Some(Brake { scope: BrakeScope::Zone, since: UnixMillis(4) }),
+        lapsed: Some(Brake { scope: BrakeScope::Zone, since: UnixMillis(4) }),
+        disbelieved: Some(UnixMillis(5)),
         checks: [check].into(),
         operator: Some(Arc::new(operator)),
         share: Share::of_percent(40),

@@ -198,7 +198,7 @@ enum Suspects {
 }
 
 fn status(instance: &Instance, suspects: Suspects) -> Option<HealthStatus> {
-    let blind = instance.brake.is_some_and(|brake| matches!(brake.scope, BrakeScope::Blind | BrakeScope::Checks));
+    let blind = instance.brake().is_some_and(|brake| matches!(brake.scope, BrakeScope::Blind | BrakeScope::Checks));
     let verdict = match (instance.verdict(), suspects) {
         (Verdict::Suspect, Suspects::AsBefore) => instance.verdict_before(),
         (Verdict::Suspect, _) if blind => instance.verdict_before(),

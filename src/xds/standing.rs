@@ -86,11 +86,8 @@ impl TypeState {
         if self.behind().is_none() {
             return BTreeMap::new();
         }
-        let lag = |name: Arc<str>| {
-            let (_, rejected) = self.behind_on(&name)?;
-            Some((name, if rejected { Lag::Rejected } else { Lag::Pending }))
-        };
-        self.all_names().into_iter().filter_map(lag).collect()
+        let lag = |(name, rejected)| (name, if rejected { Lag::Rejected } else { Lag::Pending });
+        self.behind_on_each(self.all_names()).map(lag).collect()
     }
 
     fn holdings(&self) -> impl Iterator<Item = Holding> {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::Plan;
 use crate::{
     model::{
-        Brake, BrakeScope, CheckState, Incarnation, Instance, InstanceId, InstanceKey, LeaseId, Limits, Override,
-        OverrideHealth, ServiceKey, Share, UnixMillis,
+        Brake, BrakeScope, CheckState, CheckStatus, Incarnation, Instance, InstanceId, InstanceKey, LeaseId, Limits,
+        Override, OverrideHealth, ServiceKey, Share, UnixMillis,
     },
     registry::{
         command::{CheckReport, Error, Versioned},
@@ -42,14 +42,15 @@ impl State {
         let mut plan = Plan::default();
         for report in reports {
             let Some(current) = self.of_incarnation(&report.key, report.incarnation) else { continue };
-            let brake = match current.value.brake {
-                // The lease's brake is not the probes' to set or take back.
-                Some(brake) if brake.scope != BrakeScope::Checks => Some(brake),
-                brake if report.braked => brake.or(Some(Brake { scope: BrakeScope::Checks, since: now })),
+            let checks = with_check(&current.value.checks, report.gone, &report.state);
+            let fails = report.state.status == CheckStatus::Failing && !report.gone;
+            let disbelieved = match current.value.disbelieved {
+                since if fails && report.braked => since.or(Some(now)),
+                // Another one that fails is believed no sooner than its own prober says so.
+                since if !fails && checks.iter().any(|check| check.status == CheckStatus::Failing) => since,
                 _ => None,
             };
-            let checks = with_check(&current.value.checks, report.gone, &report.state);
-            plan.alter(current, |instance| Instance { checks, brake, ..instance }, now);
+            plan.alter(current, |instance| Instance { checks, disbelieved, ..instance }, now);
         }
         plan
     }
@@ -71,31 +72,25 @@ impl State {
         plan
     }
 
-    pub(super) fn plan_brakes(
-        &self,
-        brakes: &[(InstanceKey, Incarnation, Option<BrakeScope>)],
-        now: UnixMillis,
-    ) -> Plan {
+    /// What fails counts from now on.
+    pub(super) fn plan_believe(&self, instances: &[(InstanceKey, Incarnation)], now: UnixMillis) -> Plan {
         let mut plan = Plan::default();
-        for (key, incarnation, scope) in brakes {
+        for (key, incarnation) in instances {
             let Some(current) = self.of_incarnation(key, *incarnation) else { continue };
-            let since = current.value.brake.map_or(now, |brake| brake.since);
-            let brake = scope.map(|scope| Brake { scope, since });
-            plan.alter(current, |instance| Instance { brake, ..instance }, now);
+            plan.alter(current, |instance| Instance { disbelieved: None, ..instance }, now);
         }
         plan
     }
 
     /// Keeps those whose lease lapsed; as many as one write may.
     pub(super) fn plan_lapse(&self, id: LeaseId, scope: BrakeScope, now: UnixMillis, limits: &Limits) -> Plan {
-        let brake = Some(Brake { scope, since: now });
-        let lapse = |instance| Instance { lapsed: Some(now), brake, ..instance };
+        let lapse = |instance| Instance { lapsed: Some(Brake { scope, since: now }), ..instance };
         self.alter_members(id, |instance| instance.lapsed.is_none(), lapse, now, limits)
     }
 
     /// The agent is heard again; as many of its instances as one write may.
     pub(super) fn plan_restore(&self, id: LeaseId, now: UnixMillis, limits: &Limits) -> Plan {
-        let restore = |instance| Instance { lapsed: None, brake: None, ..instance };
+        let restore = |instance| Instance { lapsed: None, ..instance };
         self.alter_members(id, |instance| instance.lapsed.is_some(), restore, now, limits)
     }
 

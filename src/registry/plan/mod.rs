@@ -150,7 +150,7 @@ impl State {
             Command::SetOverride { key, say } => self.plan_override(key, say.as_ref(), now),
             Command::ReportChecks(reports) => Ok(self.plan_checks(reports, now)),
             Command::SetShares { service, shares } => Ok(self.plan_shares(service, shares, now)),
-            Command::SetBrakes(brakes) => Ok(self.plan_brakes(brakes, now)),
+            Command::Believe(instances) => Ok(self.plan_believe(instances, now)),
             Command::Lapse { lease, scope } => Ok(self.plan_lapse(*lease, *scope, now, limits)),
             // It writes nothing itself; see `keeping`.
             Command::ReleaseBrake(_) => Ok(Plan::default()),

@@ -212,14 +212,12 @@ fn successor(current: &Instance, new: Instance, now: UnixMillis) -> Instance {
         return Instance { history, operator: current.operator.clone(), ..new }.settled(Some(current), now);
     }
     let said = current.spec.ready == new.spec.ready;
-    // Its agent has just been heard.
-    let kept = current.brake.filter(|_| current.lapsed.is_none());
     Instance {
         lease: new.lease,
         spec: if current.spec == new.spec { current.spec.clone() } else { new.spec },
         ready_since: if said { current.ready_since } else { now },
+        // Its agent has just been heard.
         lapsed: None,
-        brake: kept,
         ..current.clone()
     }
     .settled(Some(current), now)

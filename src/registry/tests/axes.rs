@@ -73,7 +73,7 @@ fn who_registers_again_is_no_suspect_and_keeps_what_others_said() {
     book.run(&Command::Lapse { lease, scope: BrakeScope::Service }).expect("planned");
     book.register_as(None, Some(1), &[("web/1", spec(1))]).expect("registered");
     let instance = book.get("web/1").expect("there");
-    assert_eq!((instance.verdict(), instance.weight(), instance.brake), (Verdict::Healthy, 40, None));
+    assert_eq!((instance.verdict(), instance.weight(), instance.brake()), (Verdict::Healthy, 40, None));
     let say = Some((OverrideHealth::Unhealthy, "".into()));
     book.run(&Command::SetOverride { key: key("web/1"), say }).expect("planned");
     book.register_as(None, Some(2), &[("web/1", spec(1))]).expect("a newer incarnation");
@@ -91,7 +91,7 @@ fn the_brake_of_a_lease_is_not_the_probes_to_take_back() {
     let lease = book.register_as(None, Some(1), &[("web/1", spec(1))]).expect("registered");
     book.run(&Command::Lapse { lease, scope: BrakeScope::Zone }).expect("planned");
     book.run(&report("web/1", CheckStatus::Passing, 1)).expect("planned");
-    assert_eq!(book.get("web/1").expect("there").brake.map(|brake| brake.scope), Some(BrakeScope::Zone));
+    assert_eq!(book.get("web/1").expect("there").brake().map(|brake| brake.scope), Some(BrakeScope::Zone));
 }
 
 #[test]
@@ -101,4 +101,34 @@ fn the_evicted_may_return() {
     book.run(&Command::Evict { key: key("web/1"), incarnation: Incarnation(1) }).expect("planned");
     assert_eq!(book.events(), [("1".to_owned(), EventKind::Removed(RemovalCause::Evicted))]);
     book.register_as(None, Some(1), &[("web/1", spec(1))]).expect("registered");
+}
+
+#[test]
+fn the_brakes_of_lease_and_checks_are_apart() {
+    let failing = |braked| {
+        let Command::ReportChecks(mut reports) = report("web/1", CheckStatus::Failing, 1) else { unreachable!() };
+        reports[0].braked = braked;
+        Command::ReportChecks(reports)
+    };
+    for (braked, before) in [(true, Verdict::Suspect), (false, Verdict::Unhealthy)] {
+        let mut book = Book::default();
+        let lease = book.register_as(None, Some(1), &[("web/1", spec(1))]).expect("registered");
+        book.run(&failing(braked)).expect("planned");
+        assert_eq!(verdict(&book, "web/1"), before);
+        // A lapse is no reason to believe a check less, and its end none to believe it more.
+        book.run(&Command::Lapse { lease, scope: BrakeScope::Intake }).expect("planned");
+        assert_eq!(verdict(&book, "web/1"), before);
+        book.run(&Command::Restore(lease)).expect("planned");
+        assert_eq!(verdict(&book, "web/1"), before);
+        book.run(&Command::Lapse { lease, scope: BrakeScope::Intake }).expect("planned");
+        book.register_as(None, Some(1), &[("web/1", spec(1))]).expect("registered again");
+        assert_eq!(verdict(&book, "web/1"), before);
+        book.run(&Command::Lapse { lease, scope: BrakeScope::Intake }).expect("planned");
+        book.run(&Command::Believe(vec![(key("web/1"), Incarnation(1))])).expect("planned");
+        let kept = book.get("web/1").expect("there");
+        assert_eq!(
+            (kept.verdict(), kept.brake().map(|brake| brake.scope)),
+            (Verdict::Unhealthy, Some(BrakeScope::Intake))
+        );
+    }
 }

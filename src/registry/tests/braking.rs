@@ -301,6 +301,8 @@ proptest! {
                 .map(|name| road.verdicts(name).iter().filter(|verdict| **verdict == Verdict::Suspect).count())
                 .sum();
             let kept: usize = road.brake.status(&road.book.state).iter().map(|group| group.leases).sum();
+            let alive = road.leases.iter().filter(|lease| road.book.state.lease_ttl(**lease).is_some()).count();
+            prop_assert!(road.brake.overdue_count() <= alive, "nobody who is gone is counted");
             prop_assert_eq!(suspects, kept, "everybody who is kept is a suspect, and nobody else");
         }
         let left: Vec<LeaseId> = road.leases.clone();

@@ -35,7 +35,7 @@ impl Changes {
                 old.ready != new.ready
                     || before.ready_since != after.ready_since
                     || before.lapsed != after.lapsed
-                    || before.brake != after.brake
+                    || before.disbelieved != after.disbelieved
                     || before.checks != after.checks
                     || before.operator != after.operator
                     || before.drain != after.drain

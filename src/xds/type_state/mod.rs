@@ -5,7 +5,7 @@ mod due;
 mod sending;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -97,16 +97,41 @@ impl TypeState {
 
     /// The same for one name; and whether it was refused.
     pub(super) fn behind_on(&self, name: &str) -> Option<(Revision, bool)> {
+        let sent = |outstanding: &&Outstanding| match &outstanding.contents {
+            Contents::Full(_) => true,
+            Contents::Listed(contents) => contents.iter().any(|(of, _)| **of == *name),
+        };
+        self.behind_with(name, self.outstanding.iter().filter(sent).map(|outstanding| outstanding.revision).min())
+    }
+
+    /// As `behind_on`, for many names: what is under way is looked through once.
+    pub(super) fn behind_on_each(&self, names: Vec<Arc<str>>) -> impl Iterator<Item = (Arc<str>, bool)> {
+        let mut of_all: Option<Revision> = None;
+        let mut listed: HashMap<Arc<str>, Revision> = HashMap::new();
+        for outstanding in &self.outstanding {
+            match &outstanding.contents {
+                Contents::Full(_) => of_all = of_all.into_iter().chain([outstanding.revision]).min(),
+                Contents::Listed(contents) => {
+                    for (name, _) in contents {
+                        let oldest = listed.entry(name.clone()).or_insert(outstanding.revision);
+                        *oldest = outstanding.revision.min(*oldest);
+                    }
+                }
+            }
+        }
+        names.into_iter().filter_map(move |name| {
+            let outstanding = of_all.into_iter().chain(listed.get(&name).copied()).min();
+            let (_, rejected) = self.behind_with(&name, outstanding)?;
+            Some((name, rejected))
+        })
+    }
+
+    fn behind_with(&self, name: &str, outstanding: Option<Revision>) -> Option<(Revision, bool)> {
         let named = self.subscription.names().contains(name);
         let unanswered = self.claim.is_some()
             || (self.all_asked && named)
             || (self.wildcard_due && !named)
             || self.asked.contains(name);
-        let sent = |outstanding: &&Outstanding| match &outstanding.contents {
-            Contents::Full(_) => true,
-            Contents::Listed(contents) => contents.iter().any(|(of, _)| **of == *name),
-        };
-        let outstanding = self.outstanding.iter().filter(sent).map(|outstanding| outstanding.revision).min();
         let dirty = self.dirty.get(name).copied();
         let pending = unanswered.then_some(Revision(0)).into_iter().chain(dirty).chain(outstanding).min();
         // A newer content of what was refused may be accepted.

@@ -133,7 +133,7 @@ impl Field {
         let load = || scope.load.ok_or(Fail::Unknown);
         Ok(match self {
             Self::Address => Value::Text(spec.address.to_string().into()),
-            Self::Braked => Value::Bool(instance.brake.is_some()),
+            Self::Braked => Value::Bool(instance.brake().is_some()),
             Self::Capabilities => Value::Capabilities(&spec.capabilities),
             Self::Checks => Value::Checks(&instance.checks),
             Self::Description => Value::text(&spec.description),
