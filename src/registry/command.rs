@@ -172,6 +172,8 @@ pub enum Error {
     NotEmpty { service: ServiceKey, instances: usize },
     #[error("{what} has reached its limit of {limit}")]
     LimitReached { what: String, limit: usize },
+    #[error("this is more than one write may be, ask for less at once: {what}")]
+    TooLarge { what: String },
     #[error("the registry cannot write now, try again: {reason}")]
     Unavailable { reason: String },
 }

@@ -275,6 +275,11 @@ impl Task {
                     let queue = if in_flight.pending.reply.is_some() { &mut self.asked } else { &mut self.due };
                     queue.push_back(in_flight.pending);
                 }
+                Err(CommitError::TooLarge(what)) => self.refuse(in_flight.pending, Error::TooLarge { what }),
+                Err(error @ CommitError::Busy) => {
+                    self.metrics.write(in_flight.pending.command.as_str(), false);
+                    answer(in_flight.pending.reply, Err(Error::Unavailable { reason: error.to_string() }));
+                }
                 Err(error) => self.refuse(in_flight.pending, Error::Unavailable { reason: error.to_string() }),
             }
         }
