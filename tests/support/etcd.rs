@@ -36,13 +36,23 @@ struct Member {
 impl Cluster {
     /// Starts so many members, with more arguments for each. They may not answer yet.
     pub fn start(count: usize, more: &[&str]) -> Self {
+        Self::start_as("http", count, more)
+    }
+
+    /// One member that wants to see certificates: files of the authority, and of its own certificate and key.
+    pub fn start_tls([ca, cert, key]: [&str; 3]) -> Self {
+        let tls = ["--trusted-ca-file", ca, "--cert-file", cert, "--key-file", key, "--client-cert-auth"];
+        Self::start_as("https", 1, &tls)
+    }
+
+    fn start_as(scheme: &str, count: usize, more: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let ports: Vec<[u16; 2]> = (0..count).map(|_| [free_port(), free_port()]).collect();
         let url = |port: u16| format!("http://127.0.0.1:{port}");
         let all: Vec<String> = (0..count).map(|at| format!("m{at}={}", url(ports[at][1]))).collect();
         let all = all.join(",");
         let member = |at: usize| {
-            let (client, peer) = (url(ports[at][0]), url(ports[at][1]));
+            let (client, peer) = (format!("{scheme}://127.0.0.1:{}", ports[at][0]), url(ports[at][1]));
             let (name, data) = (format!("m{at}"), directory.path().join(format!("m{at}")));
             let data = data.display().to_string();
             let said = [
@@ -94,6 +104,21 @@ impl Cluster {
         });
         member.child =
             Some(command.spawn().unwrap_or_else(|error| panic!("etcd does not start: {error}: {command:?}")));
+    }
+
+    /// Has the only member, which does not run, begin from a snapshot.
+    pub fn restore(&self, at: usize, snapshot: &str) {
+        let arguments = &self.members[at].arguments;
+        let of = |flag: &str| -> [String; 2] {
+            let place = arguments.iter().position(|argument| argument == flag).expect("a flag of each member");
+            [flag.to_owned(), arguments[place + 1].clone()]
+        };
+        let [_, data] = of("--data-dir");
+        std::fs::remove_dir_all(&data).expect("removed");
+        let same = ["--name", "--data-dir", "--initial-cluster", "--initial-advertise-peer-urls"];
+        let same: Vec<String> = same.into_iter().flat_map(of).collect();
+        let same: Vec<&str> = same.iter().map(String::as_str).collect();
+        self.ctl(&[&["snapshot", "restore", snapshot], &same[..]].concat()).expect("restored");
     }
 
     /// Stops a member where it is; it goes on with `resume`.

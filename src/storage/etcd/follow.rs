@@ -22,6 +22,7 @@ use tonic::Streaming;
 use super::{
     client::{ATTEMPT, Client},
     failure::Failure,
+    identity::{self, Identity},
     keys::Keys,
     read,
     rpc::{ResponseHeader, WatchCreateRequest, WatchResponse},
@@ -49,13 +50,6 @@ pub struct Shared {
     pub health: watch::Sender<Health>,
 }
 
-/// Which store it is that is followed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    pub cluster: u64,
-    pub store: bytes::Bytes,
-}
-
 #[derive(Debug)]
 pub struct Follower {
     pub client: Arc<Client>,
@@ -75,6 +69,8 @@ enum End {
     Unheard,
     /// What is there now is not what the registry was built from.
     AnotherStore(String),
+    /// Nor is it this, which has the same id: it was restored to an older state, up to this revision.
+    WentBack(Revision),
 }
 
 impl From<Failure> for End {
@@ -101,8 +97,14 @@ impl Follower {
                         "this is another store than the one that was opened: start Convoy again"
                     );
                 }
+                End::WentBack(at) => {
+                    self.rename().await;
+                    let told = self.revision();
+                    return tracing::error!(%at, %told, "the store was restored to an older state: start Convoy again");
+                }
                 End::Compacted => match self.resynchronise().await {
                     Ok(()) => continue,
+                    // Whether it is another store turns out when a member is followed.
                     Err(End::Unheard) => return,
                     Err(end) => self.lost(member, &end, last_seen),
                 },
@@ -210,9 +212,18 @@ impl Follower {
             return Err(End::AnotherStore("its id has changed".into()));
         }
         if revision(at) < told {
-            return Err(End::AnotherStore(format!("its revision went back from {told} to {at}")));
+            return Err(End::WentBack(revision(at)));
         }
         Ok(())
+    }
+
+    /// Gives the store another id, so that nobody takes its new revisions for those that were before. If it cannot be done
+    /// somebody else may; whoever comes first.
+    async fn rename(&self) {
+        let new_store_id = uuid::Uuid::new_v4().simple().to_string();
+        if let Err(error) = identity::rename(&self.client, &self.shared.keys, &self.identity, new_store_id).await {
+            tracing::warn!(%error, "the restored store keeps its id: delete its key m/store_id before Convoy starts again");
+        }
     }
 
     fn revision(&self) -> Revision {
@@ -253,7 +264,7 @@ impl Follower {
         let read = read::everything(&self.client, &self.shared.keys).await?;
         let (records, at) = (read.values.len(), read.revision);
         if at < self.revision() {
-            return Err(End::AnotherStore(format!("its revision went back to {at}")));
+            return Err(End::WentBack(at));
         }
         let changes = self.send(|told| told.difference(read)).await?;
         let took_ms = started.elapsed().as_millis();

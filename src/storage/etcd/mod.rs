@@ -14,6 +14,7 @@ mod client;
 pub mod config;
 mod failure;
 mod follow;
+mod identity;
 mod keys;
 mod pace;
 mod read;
@@ -50,23 +51,17 @@ use self::{
     client::{Client, Repeat},
     config::EtcdConfig,
     failure::Failure,
-    follow::{Follower, Identity, Shared},
+    follow::{Follower, Shared},
+    identity::identify,
     keys::Keys,
     pace::Pace,
-    rpc::{
-        Compare, PutRequest, RangeRequest, RequestOp, TxnRequest,
-        compare::{CompareResult, CompareTarget, TargetUnion},
-        request_op::Request,
-        response_op::Response,
-    },
+    rpc::{TxnRequest, TxnResponse},
     told::{Told, Unread, revision},
     write::{Found, Write},
 };
 use super::{COMMITS_IN_FLIGHT, CommitError, Health, OpenError, Opened, Storage, Transaction};
 use crate::model::Revision;
 
-/// Of everything under the prefix. A store of a newer one is not opened.
-const FORMAT: &str = "1";
 /// How long etcd may be away when it is opened: a whole cluster may be starting.
 const OPEN_PATIENCE: Duration = Duration::from_secs(60);
 const OPEN_PAUSE: Duration = Duration::from_millis(500);
@@ -144,42 +139,6 @@ async fn patiently<T>(attempt: impl AsyncFn() -> Result<T, NotOpen>) -> Result<T
     }
 }
 
-/// Finds out which store it is, or makes it.
-async fn identify(client: &Client, keys: &Keys, new_store_id: &str) -> Result<Identity, NotOpen> {
-    let operation = |request| RequestOp { request: Some(request) };
-    let put = |key, value: &str| operation(Request::RequestPut(PutRequest { key, value: value.to_owned().into() }));
-    let look = |key| operation(Request::RequestRange(RangeRequest { key, ..RangeRequest::default() }));
-    let absent = Compare {
-        result: CompareResult::Equal.into(),
-        target: CompareTarget::Mod.into(),
-        key: keys.store_id(),
-        target_union: Some(TargetUnion::ModRevision(0)),
-        ..Compare::default()
-    };
-    let request = TxnRequest {
-        compare: vec![absent],
-        success: vec![put(keys.format(), FORMAT), put(keys.store_id(), new_store_id)],
-        failure: vec![look(keys.format()), look(keys.store_id())],
-    };
-    let answer = client.txn(&request, Repeat::Always).await?;
-    let cluster = answer.header.unwrap_or_default().cluster_id;
-    if answer.succeeded {
-        return Ok(Identity { cluster, store: new_store_id.to_owned().into() });
-    }
-    let mut values = answer.responses.into_iter().map(|response| match response.response {
-        Some(Response::ResponseRange(range)) => range.kvs.into_iter().next().map(|kv| kv.value).unwrap_or_default(),
-        _ => Default::default(),
-    });
-    let (format, store) = (values.next().unwrap_or_default(), values.next().unwrap_or_default());
-    if format != FORMAT {
-        let format = String::from_utf8_lossy(&format).into_owned();
-        return Err(NotOpen::Ever(format!(
-            "it is of format {format:?}, and this Convoy reads {FORMAT:?}: use a newer one"
-        )));
-    }
-    Ok(Identity { cluster, store })
-}
-
 impl EtcdStore {
     /// Carries out a group; those that a condition of another one kept from it go again without that one.
     async fn carry_out(&self, mut group: Vec<Write>) -> Vec<(usize, Result<Revision, CommitError>)> {
@@ -226,7 +185,7 @@ impl EtcdStore {
     }
 
     /// Sends a transaction, unless etcd is away or goes away meanwhile.
-    async fn send(&self, request: &TxnRequest, repeat: Repeat) -> Result<rpc::TxnResponse, Failure> {
+    async fn send(&self, request: &TxnRequest, repeat: Repeat) -> Result<TxnResponse, Failure> {
         let mut health = self.shared.health.subscribe();
         let away = async {
             match health.wait_for(|health| *health != Health::Live).await.as_deref() {
