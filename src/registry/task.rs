@@ -383,6 +383,9 @@ impl Task {
         for (lease, digest) in &effects.digests {
             self.leases.set_digest(*lease, *digest);
         }
+        for lease in &effects.leases_missed {
+            self.enqueue_own(Command::MendLease(*lease));
+        }
         let mut kept_gone = false;
         for lease in &effects.leases_gone {
             self.leases.remove(*lease);
