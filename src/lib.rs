@@ -5,6 +5,7 @@
 pub mod any_json;
 pub mod dirty;
 pub mod model;
+mod prehashed;
 pub mod telemetry;
 
 pub mod envoy_json;

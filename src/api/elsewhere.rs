@@ -1,6 +1,7 @@
 //! Which thread does a call's work. Connections are read and written by the intake, which must never be kept from
 //! heartbeats: so a heartbeat is answered where it is read, and every other call is carried out by the threads given
-//! here, with the making of its answer. Only the finished frames come back.
+//! here, with the making of its answer. Only the finished frames come back. A small registration costs no more than a
+//! heartbeat, and less than to carry it over: it is read here, and carried out here if it proves to be small.
 //!
 //! An answer that is whole at once comes back whole; of one that goes on, a few frames wait at a time, so that a slow
 //! reader holds back its call. A client that goes away ends its call: dropping what is here aborts it.
@@ -15,7 +16,7 @@ use std::{
 
 use axum::{
     body::Body,
-    http::StatusCode,
+    http::{StatusCode, request::Parts},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -36,19 +37,31 @@ const FRAMES_AT_ONCE: usize = 16;
 type Request = axum::extract::Request;
 type FrameResult = Result<Frame<Bytes>, axum::Error>;
 
-/// Says whether a request is answered where it is read.
-pub type IsHere = fn(&Request) -> bool;
+/// Up to here a request's body is small.
+const SMALL_BYTES: usize = 4096;
+
+/// Where a request is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Where it is read.
+    Here,
+    /// Where it is read if its body is small. Not for calls whose client waits for an answer before its body ends.
+    HereIfSmall,
+    Elsewhere,
+}
+
+pub type PlaceOf = fn(&Request) -> Place;
 
 /// The layer: around a service whose requests are carried out elsewhere, but for some.
 #[derive(Clone, Debug)]
 pub struct Elsewhere {
     threads: Handle,
-    is_here: IsHere,
+    place_of: PlaceOf,
 }
 
 impl Elsewhere {
-    pub fn new(threads: Handle, is_here: IsHere) -> Self {
-        Self { threads, is_here }
+    pub fn new(threads: Handle, place_of: PlaceOf) -> Self {
+        Self { threads, place_of }
     }
 }
 
@@ -72,23 +85,117 @@ where
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = Answer<S::Future>;
+    type Future = Answer<S>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.service.poll_ready(context)
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        if (self.elsewhere.is_here)(&request) {
-            return Answer::Here(Box::pin(self.service.call(request)));
-        }
-        let (reply, answer) = oneshot::channel();
         // The one that is ready is used; its clone may have to become so.
         let next = self.service.clone();
-        let service = std::mem::replace(&mut self.service, next);
-        // In a box: a task is aligned to cache lines, and to allocate a large one so takes the allocator long.
-        let task = self.elsewhere.threads.spawn(Box::pin(carry_out(service, request, reply)));
-        Answer::Elsewhere(answer, Some(AbortOnDrop(task)))
+        let mut service = std::mem::replace(&mut self.service, next);
+        let threads = &self.elsewhere.threads;
+        match (self.elsewhere.place_of)(&request) {
+            Place::Here => Answer::Here(Box::pin(service.call(request))),
+            Place::Elsewhere => Answer::elsewhere(threads, service, request),
+            // It may say so itself.
+            Place::HereIfSmall if request.body().size_hint().lower() > SMALL_BYTES as u64 => {
+                Answer::elsewhere(threads, service, request)
+            }
+            Place::HereIfSmall => {
+                let (head, body) = request.into_parts();
+                let body = Begun { first: None, more: VecDeque::new(), rest: Some(body) };
+                Answer::Reading(Box::new(Reading { head, body, threads: threads.clone(), service }))
+            }
+        }
+    }
+}
+
+/// A request whose body is being read, to see whether it is small.
+#[derive(Debug)]
+pub struct Reading<S> {
+    head: Parts,
+    body: Begun,
+    threads: Handle,
+    service: S,
+}
+
+impl<S> Reading<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Send + 'static,
+{
+    fn answer(mut self, is_small: bool) -> Answer<S> {
+        let request = Request::from_parts(self.head, self.body.into_body());
+        match is_small {
+            true => Answer::Here(Box::pin(self.service.call(request))),
+            false => Answer::elsewhere(&self.threads, self.service, request),
+        }
+    }
+}
+
+/// A body of which the first frames have been read. Most have one.
+#[derive(Debug)]
+struct Begun {
+    first: Option<FrameResult>,
+    more: VecDeque<FrameResult>,
+    rest: Option<Body>,
+}
+
+impl Begun {
+    /// Reads on; whether it is small.
+    fn poll_small(&mut self, context: &mut Context<'_>) -> Poll<bool> {
+        while let Some(rest) = &mut self.rest {
+            let Some(frame) = ready!(Pin::new(rest).poll_frame(context)) else {
+                self.rest = None;
+                break;
+            };
+            let failed = frame.is_err();
+            match self.first {
+                None => self.first = Some(frame),
+                Some(_) => self.more.push_back(frame),
+            }
+            if failed || self.bytes() > SMALL_BYTES || self.more.len() >= FRAMES_AT_ONCE {
+                return Poll::Ready(false);
+            }
+        }
+        Poll::Ready(true)
+    }
+
+    fn bytes(&self) -> usize {
+        let data = |frame: &FrameResult| frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, Bytes::len);
+        self.first.iter().chain(&self.more).map(data).sum()
+    }
+
+    /// The body as it would have been.
+    fn into_body(mut self) -> Body {
+        match self.first.take() {
+            None => self.rest.unwrap_or_default(),
+            Some(Ok(frame)) if self.rest.is_none() && self.more.is_empty() && frame.is_data() => {
+                frame.into_data().map(Body::from).unwrap_or_default()
+            }
+            first => Body::new(Self { first, ..self }),
+        }
+    }
+}
+
+impl http_body::Body for Begun {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<FrameResult>> {
+        let read = self.first.take().or_else(|| self.more.pop_front());
+        if read.is_some() {
+            return Poll::Ready(read);
+        }
+        match &mut self.rest {
+            Some(rest) => Pin::new(rest).poll_frame(context),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.more.is_empty() && self.rest.as_ref().is_none_or(|rest| rest.is_end_stream())
     }
 }
 
@@ -180,26 +287,59 @@ impl http_body::Body for FramesOf {
 
 /// The future of an answer.
 #[derive(Debug)]
-pub enum Answer<F> {
-    Here(Pin<Box<F>>),
+pub enum Answer<S: Service<Request>> {
+    Here(Pin<Box<S::Future>>),
     Elsewhere(oneshot::Receiver<Relayed>, Option<AbortOnDrop>),
+    /// Until it has been read as far as to know which.
+    Reading(Box<Reading<S>>),
+    /// Only on the way from `Reading` to one of the others.
+    Begun,
 }
 
-impl<F: Future<Output = Result<Response, Infallible>>> Future for Answer<F> {
+impl<S> Answer<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Send + 'static,
+{
+    fn elsewhere(threads: &Handle, service: S, request: Request) -> Self {
+        let (reply, answer) = oneshot::channel();
+        // In a box: a task is aligned to cache lines, and to allocate a large one so takes the allocator long.
+        let task = threads.spawn(Box::pin(carry_out(service, request, reply)));
+        Self::Elsewhere(answer, Some(AbortOnDrop(task)))
+    }
+}
+
+// What is polled is in a box.
+impl<S: Service<Request>> Unpin for Answer<S> {}
+
+impl<S> Future for Answer<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Send + 'static,
+{
     type Output = Result<Response, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut *self {
-            Self::Here(answer) => answer.as_mut().poll(context),
-            Self::Elsewhere(answer, task) => Poll::Ready(Ok(match ready!(answer.poll_unpin(context)) {
-                Ok(Relayed::Whole(response)) => response,
-                Ok(Relayed::Frames(head, frames)) => {
-                    let task = task.take();
-                    head.map(|()| Body::new(FramesOf { _task: task, ..frames }))
+        loop {
+            match &mut *self {
+                Self::Here(answer) => return answer.as_mut().poll(context),
+                Self::Elsewhere(answer, task) => {
+                    return Poll::Ready(Ok(match ready!(answer.poll_unpin(context)) {
+                        Ok(Relayed::Whole(response)) => response,
+                        Ok(Relayed::Frames(head, frames)) => {
+                            let task = task.take();
+                            head.map(|()| Body::new(FramesOf { _task: task, ..frames }))
+                        }
+                        // The call has panicked, or its threads are gone.
+                        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+                    }));
                 }
-                // The call has panicked, or its threads are gone.
-                Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-            })),
+                Self::Reading(reading) => {
+                    let is_small = ready!(reading.body.poll_small(context));
+                    if let Self::Reading(reading) = std::mem::replace(&mut *self, Self::Begun) {
+                        *self = reading.answer(is_small);
+                    }
+                }
+                Self::Begun => return Poll::Pending,
+            }
         }
     }
 }
@@ -227,8 +367,16 @@ mod tests {
         std::thread::current().name().unwrap_or_default().to_owned()
     }
 
+    fn place_of(request: &Request) -> Place {
+        match request.uri().path() {
+            "/here" => Place::Here,
+            "/small" => Place::HereIfSmall,
+            _ => Place::Elsewhere,
+        }
+    }
+
     fn sorted(router: Router, threads: &Runtime) -> Sorted<Router> {
-        Elsewhere::new(threads.handle().clone(), |request| request.uri().path() == "/here").layer(router)
+        Elsewhere::new(threads.handle().clone(), place_of).layer(router)
     }
 
     async fn call(service: &mut Sorted<Router>, path: &str) -> Response {
@@ -260,6 +408,39 @@ mod tests {
             assert_eq!(text(call(&mut service, "/whole").await).await, "elsewhere");
             assert_eq!(text(call(&mut service, "/pieces").await).await, "elsewhere,".repeat(40));
             assert_eq!(call(&mut service, "/nowhere").await.status(), StatusCode::NOT_FOUND);
+        });
+        threads.shutdown_background();
+    }
+
+    #[test]
+    fn what_may_be_small_is_carried_out_by_its_size_and_loses_nothing() {
+        let threads = threads();
+        let echo = |body: String| async move { format!("{} {body}", thread()) };
+        let mut service = sorted(Router::new().route("/small", axum::routing::post(echo)), &threads);
+        let pieces = |count: usize, bytes: usize| {
+            let texts = (0..count).map(move |at| char::from(b'a' + (at % 26) as u8).to_string().repeat(bytes));
+            let pieces = stream::iter(texts.clone()).then(|text| async {
+                tokio::task::yield_now().await;
+                Ok::<_, Infallible>(text)
+            });
+            (texts.collect::<String>(), Body::from_stream(pieces))
+        };
+        let whole = |bytes: usize| ("w".repeat(bytes), Body::from("w".repeat(bytes)));
+        let here = thread();
+        Builder::new_current_thread().build().expect("a runtime").block_on(async {
+            for ((text, body), expected) in [
+                (whole(0), &*here),
+                (whole(SMALL_BYTES), &*here),
+                (whole(SMALL_BYTES + 1), "elsewhere"),
+                (pieces(1, 10), &*here),
+                (pieces(4, SMALL_BYTES / 4), &*here),
+                (pieces(5, SMALL_BYTES / 4), "elsewhere"),
+                (pieces(40, 1), "elsewhere"),
+            ] {
+                let request = axum::http::Request::post("/small").body(body).expect("a request");
+                let Ok(response) = service.call(request).await;
+                assert_eq!(self::text(response).await, format!("{expected} {text}"), "{} bytes", text.len());
+            }
         });
         threads.shutdown_background();
     }

@@ -27,7 +27,7 @@ use tonic::{
 
 use super::{
     Api,
-    elsewhere::Elsewhere,
+    elsewhere::{Elsewhere, Place},
     error::Problem,
     watch::{MessageStream, Messages},
 };
@@ -43,6 +43,7 @@ pub struct Shell {
 }
 
 /// The calls that are answered where they are read.
+const REGISTER: &str = "/convoy.v1.Registry/Register";
 const HEARTBEATS: [&str; 2] = ["/convoy.v1.Registry/Heartbeat", "/convoy.v1.Registry/StreamHeartbeats"];
 
 /// All services of the API's port. All but heartbeats are carried out by those threads.
@@ -68,11 +69,12 @@ pub async fn routes(api: Api, stopping: watch::Receiver<bool>, threads: Handle) 
         .add_service(health_service)
         .add_service(reflection);
     // A watch does by itself elsewhere what takes long.
-    let is_here = |request: &axum::extract::Request| {
-        let path = request.uri().path();
-        HEARTBEATS.contains(&path) || path == WATCH
+    let place_of = |request: &axum::extract::Request| match request.uri().path() {
+        REGISTER => Place::HereIfSmall,
+        path if HEARTBEATS.contains(&path) || path == WATCH => Place::Here,
+        _ => Place::Elsewhere,
     };
-    let elsewhere = Elsewhere::new(threads.clone(), is_here);
+    let elsewhere = Elsewhere::new(threads.clone(), place_of);
     let watch = WatchCall { shell: watch, threads };
     let answer = move |request: axum::extract::Request| watch.clone().answer(request, limit);
     let router = routes.into_axum_router().route(WATCH, post(answer));

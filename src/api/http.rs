@@ -21,7 +21,7 @@ use tower::Layer;
 
 use super::{
     Api,
-    elsewhere::{Elsewhere, Sorted},
+    elsewhere::{Elsewhere, Place, Sorted},
     error::Problem,
     query, resources,
 };
@@ -35,13 +35,18 @@ pub(super) struct Shell {
     stopping: watch::Receiver<bool>,
 }
 
-/// The HTTP API. All but heartbeats are carried out by those threads.
+/// The HTTP API. All but heartbeats and small registrations are carried out by those threads.
 pub fn service(api: Api, stopping: watch::Receiver<bool>, threads: Handle) -> Sorted<Router> {
-    Elsewhere::new(threads, |request| is_heartbeat(request.uri().path())).layer(router(api, stopping))
+    Elsewhere::new(threads, place_of).layer(router(api, stopping))
 }
 
-fn is_heartbeat(path: &str) -> bool {
-    path == "/v1/heartbeats" || path.starts_with("/v1/leases/")
+fn place_of(request: &Request) -> Place {
+    match request.uri().path() {
+        "/v1/heartbeats" => Place::Here,
+        "/v1/registrations" => Place::HereIfSmall,
+        path if path.starts_with("/v1/leases/") => Place::Here,
+        _ => Place::Elsewhere,
+    }
 }
 
 fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {

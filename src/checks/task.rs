@@ -15,7 +15,7 @@ use std::{
 use imbl::{OrdMap, ordmap::DiffItem};
 use tokio::{
     task::{Id, JoinError, JoinSet},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{
@@ -41,6 +41,8 @@ use crate::{
 const STEP_MS: u64 = 10;
 /// When what could not be written is tried again.
 const WRITE_RETRY: Duration = Duration::from_secs(1);
+/// While there is nothing to probe, what changes is looked at this often: to wake for each change costs the registry.
+const NOTHING_TO_PROBE: Duration = Duration::from_millis(5);
 
 /// Makes the checks of all services, for as long as the registry lasts.
 pub async fn run(registry: Registry, config: CheckConfig, metrics: Arc<Metrics>) {
@@ -112,6 +114,9 @@ impl Prober {
                         self.follow(&service);
                     }
                     self.tell_counts();
+                    if self.schedule.is_empty() && self.writing.is_empty() {
+                        sleep(NOTHING_TO_PROBE).await;
+                    }
                 }
                 Some(ended) = self.probes.join_next_with_id() => {
                     self.ended(ended);

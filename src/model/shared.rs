@@ -4,7 +4,7 @@
 use std::{
     cell::RefCell,
     hash::{BuildHasher, Hash, RandomState},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 use super::Locality;
@@ -48,6 +48,10 @@ pub fn text(text: &str) -> Arc<str> {
 }
 
 pub fn locality(of: Locality) -> Arc<Locality> {
+    static NOWHERE: LazyLock<Arc<Locality>> = LazyLock::new(Arc::default);
+    if of == Locality::default() {
+        return NOWHERE.clone();
+    }
     PLACES.with_borrow_mut(|places| places.share(&of, |known| **known == of, || Arc::new(of.clone())))
 }
 

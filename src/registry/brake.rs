@@ -23,8 +23,9 @@ use std::{
 use serde::{Deserialize, Deserializer};
 
 use super::state::{Event, State};
-use crate::model::{
-    BrakeScope, Incarnation, Instance, InstanceKey, Invalid, LeaseId, Locality, ServiceKey, UnixMillis,
+use crate::{
+    model::{BrakeScope, Incarnation, Instance, InstanceKey, Invalid, LeaseId, Locality, ServiceKey, UnixMillis},
+    prehashed::Prehashed,
 };
 
 /// How long there have to be few enough before those that are kept go: the longest time between two heartbeats.
@@ -180,7 +181,7 @@ struct Kept {
 #[derive(Debug, Default)]
 struct Holding {
     since_ms: u64,
-    leases: HashSet<LeaseId>,
+    leases: HashSet<LeaseId, Prehashed>,
     /// Since when there have been few enough.
     calm_since_ms: Option<u64>,
 }
@@ -210,13 +211,13 @@ pub struct Braking {
 #[derive(Debug)]
 pub struct Brake {
     config: BrakeConfig,
-    overdue: HashSet<LeaseId>,
+    overdue: HashSet<LeaseId, Prehashed>,
     /// Instances whose lease is overdue.
     services: HashMap<ServiceKey, usize>,
     zones: HashMap<Arc<Locality>, usize>,
     /// All instances by zone.
     in_zone: HashMap<Arc<Locality>, usize>,
-    kept: HashMap<LeaseId, Kept>,
+    kept: HashMap<LeaseId, Kept, Prehashed>,
     by_end: BTreeSet<(u64, LeaseId)>,
     holding: HashMap<Group, Holding>,
     /// Instances that are in traffic though a check fails, and until when.
@@ -227,11 +228,11 @@ impl Brake {
     pub fn new(config: BrakeConfig) -> Self {
         Self {
             config,
-            overdue: HashSet::new(),
+            overdue: HashSet::default(),
             services: HashMap::new(),
             zones: HashMap::new(),
             in_zone: HashMap::new(),
-            kept: HashMap::new(),
+            kept: HashMap::default(),
             by_end: BTreeSet::new(),
             holding: HashMap::new(),
             disbelieved: BTreeMap::new(),

@@ -25,7 +25,10 @@ use convoy_client::proto::Load;
 use papaya::HashMap;
 
 use super::{digest::Digest, pace};
-use crate::model::{LeaseId, Revision};
+use crate::{
+    model::{LeaseId, Revision},
+    prehashed::Prehashed,
+};
 
 /// The deadline of a lease that lapsed, and of which the registry has not decided: it cannot be renewed.
 const LAPSED: u64 = u64::MAX;
@@ -74,9 +77,12 @@ impl Entry {
         Duration::from_millis(self.ttl_ms)
     }
 
-    /// When two heartbeats are missed, if nothing is heard before the deadline.
+    /// When two heartbeats are missed, if nothing is heard before the deadline. Of leases with one TTL that fall silent at
+    /// once, none lapses before all are overdue: the last was heard at most an interval after the first.
     fn overdue_at(&self, deadline_ms: u64) -> u64 {
-        deadline_ms.saturating_sub(self.ttl_ms) + millis(pace::longest_interval(self.ttl()) * 2).min(self.ttl_ms)
+        let interval = millis(pace::longest_interval(self.ttl()));
+        let after = (interval * 2).min(self.ttl_ms.saturating_sub(interval));
+        deadline_ms.saturating_sub(self.ttl_ms) + after
     }
 
     /// Looks at a lease whose timer is due.
@@ -163,7 +169,7 @@ pub enum Renewal {
 
 #[derive(Debug, Default)]
 pub struct LeaseTable {
-    leases: HashMap<LeaseId, Arc<Entry>>,
+    leases: HashMap<LeaseId, Arc<Entry>, Prehashed>,
     /// Up to which revision the digests are those of the state.
     applied: AtomicU64,
     /// When anybody was heard last.
@@ -409,6 +415,23 @@ mod tests {
         assert_eq!(entry.look(40_001), Look::Stale);
         assert!(table.is_lapsed(ID));
         assert_eq!(table.take_returned(), []);
+    }
+
+    /// Else the brake would let the first of many go, since the others might be well.
+    #[test]
+    fn whoever_fell_silent_at_the_same_time_is_overdue_when_the_first_lapses() {
+        for ttl in [1, 2, 3, 10, 27, 29, 30, 60, 86_400].map(Duration::from_secs) {
+            let (first, last) = (LeaseTable::default(), LeaseTable::default());
+            first.set(ID, ttl, 0, false);
+            // It was heard last as late as the first can be waited for.
+            let interval = millis(pace::longest_interval(ttl));
+            last.set(ID, ttl, interval, false);
+            let (first, last) = (timer(&first), timer(&last));
+            let Look::At(overdue) = last.look(interval) else { panic!("it has just been heard") };
+            assert!(overdue <= millis(ttl), "{ttl:?}: overdue only at {overdue} ms");
+            assert_eq!(first.look(millis(ttl)), Look::Lapsed);
+            assert!(matches!(last.look(millis(ttl)), Look::Overdue(_)), "{ttl:?}");
+        }
     }
 
     #[test]

@@ -36,11 +36,9 @@ use arc_swap::ArcSwap;
 use convoy_client::proto::Load;
 use tokio::{
     runtime::Handle,
-    sync::{
-        mpsc::{self, error::SendTimeoutError},
-        oneshot, watch as watch_channel,
-    },
+    sync::{mpsc, oneshot, watch as watch_channel},
     task::{JoinHandle, JoinSet},
+    time::timeout,
 };
 
 use self::{
@@ -409,11 +407,14 @@ impl Registry {
     async fn run(&self, command: Command) -> Result<Outcome, Error> {
         let (reply, outcome) = oneshot::channel();
         let unavailable = |reason: &str| Error::Unavailable { reason: reason.into() };
-        let queued = self.inner.commands.send_timeout(Queued { command, reply: Some(reply) }, COMMAND_PATIENCE).await;
-        queued.map_err(|error| match error {
-            SendTimeoutError::Timeout(_) => unavailable("too many writes wait already"),
-            SendTimeoutError::Closed(_) => unavailable("the registry has stopped"),
-        })?;
+        let place = match self.inner.commands.try_reserve() {
+            Ok(place) => place,
+            Err(_) => match timeout(COMMAND_PATIENCE, self.inner.commands.reserve()).await {
+                Ok(place) => place.map_err(|_| unavailable("the registry has stopped"))?,
+                Err(_) => return Err(unavailable("too many writes wait already")),
+            },
+        };
+        place.send(Queued { command, reply: Some(reply) });
         outcome.await.map_err(|_| unavailable("the registry has stopped"))?
     }
 }

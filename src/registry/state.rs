@@ -5,7 +5,7 @@
 //! changed costs O(log n) of its service's instances and of the services, whatever else there is.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, hash_map::Entry},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -23,6 +23,7 @@ use crate::{
         Exports, Instance, InstanceId, InstanceKey, Lease, LeaseId, Node, RawKey, RawResource, RemovalCause,
         ResourceType, Revision, Service, ServiceKey, Tombstone, UnixMillis, Verdict,
     },
+    prehashed::Sharded,
     storage::{Change, Commit, Key, Record},
 };
 
@@ -227,7 +228,7 @@ pub struct Effects {
 pub struct State {
     pub(super) snapshot: Snapshot,
     pub(super) virtuals: Virtuals,
-    leases: HashMap<LeaseId, LeaseState>,
+    leases: Sharded<LeaseId, LeaseState>,
     tombstones_by_age: BTreeSet<(UnixMillis, InstanceKey)>,
     /// Services without instances, in the order in which they became so.
     empty_services: BTreeMap<ServiceKey, UnixMillis>,
@@ -308,9 +309,13 @@ impl State {
             (Key::Lease(id), Some(Record::Lease(lease))) => {
                 let lease = Versioned { revision, value: Arc::new(lease) };
                 effects.leases_set.push((id, lease.value.ttl));
-                let before = self.leases.remove(&id);
-                let (members, digest) = before.map(|before| (before.members, before.digest)).unwrap_or_default();
-                self.leases.insert(id, LeaseState { lease, members, digest });
+                match self.leases.entry(id) {
+                    Entry::Occupied(mut held) => held.get_mut().lease = lease,
+                    Entry::Vacant(new) => {
+                        let (members, digest) = Default::default();
+                        new.insert(LeaseState { lease, members, digest });
+                    }
+                }
             }
             // Somebody joined it by way of another replica just when it was taken for empty: it goes on.
             (Key::Lease(id), _) if self.leases.get(&id).is_some_and(|state| !state.members.is_empty()) => {

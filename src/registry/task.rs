@@ -44,6 +44,8 @@ use crate::{
 const MAX_ROUND: usize = 512;
 /// How often a command is planned again because another writer came first.
 const MAX_ATTEMPTS: u32 = 16;
+/// How much of a round timers may change: who asks for something waits for a whole round.
+const MAX_DUE_CHANGES: usize = 512;
 /// When an expiry is tried again that the store could not take.
 const EXPIRY_RETRY_MS: u64 = 1_000;
 /// How many drains end at a time.
@@ -93,6 +95,7 @@ pub(super) struct Task {
     due: VecDeque<Pending>,
     #[expect(clippy::vec_box, reason = "they move from one list to the next, and a list of them would be a large one")]
     round: Vec<Box<InFlight>>,
+    footprints: Footprints,
     pub(super) brake: Brake,
     pub(super) trust: Arc<Trust>,
     pub(super) braking: Arc<ArcSwap<Braking>>,
@@ -117,6 +120,7 @@ impl Task {
             asked: VecDeque::new(),
             due: VecDeque::new(),
             round: Vec::new(),
+            footprints: Footprints::default(),
             brake,
             trust: inner.trust.clone(),
             braking: inner.braking.clone(),
@@ -147,6 +151,17 @@ impl Task {
         let mut writing = None;
         loop {
             if writing.is_none() && self.round.is_empty() {
+                // What follows may be ready every time: what waits here gets its turn in each round all the same.
+                while self.due.len() < MAX_ROUND
+                    && let Ok(batch) = notices.try_recv()
+                {
+                    self.note(batch);
+                }
+                while self.asked.len() < MAX_ROUND
+                    && let Ok(queued) = commands.try_recv()
+                {
+                    self.enqueue(queued);
+                }
                 let transactions = self.plan_round();
                 if !transactions.is_empty() {
                     let storage = self.storage.clone();
@@ -212,25 +227,34 @@ impl Task {
 
     /// Plans what waits. What is refused, or changes nothing, is answered at once.
     fn plan_round(&mut self) -> Vec<Transaction> {
-        let (mut footprints, mut transactions) = (Footprints::default(), Vec::new());
-        let due = std::mem::take(&mut self.due);
-        self.due = self.plan_some(due, MAX_ROUND / 2, &mut footprints, &mut transactions);
-        let asked = std::mem::take(&mut self.asked);
-        self.asked = self.plan_some(asked, MAX_ROUND, &mut footprints, &mut transactions);
+        if self.due.is_empty() && self.asked.is_empty() {
+            return Vec::new();
+        }
+        let mut transactions = Vec::new();
+        self.footprints.clear();
+        let mut due = std::mem::take(&mut self.due);
+        self.plan_some(&mut due, MAX_ROUND / 2, MAX_DUE_CHANGES, &mut transactions);
+        due.append(&mut self.due);
+        self.due = due;
+        let mut asked = std::mem::take(&mut self.asked);
+        self.plan_some(&mut asked, MAX_ROUND, usize::MAX, &mut transactions);
+        self.asked = asked;
         transactions
     }
 
-    /// Plans from the front of a queue until there are `limit` transactions; gives back what has to wait.
+    /// Plans from the front of a queue until there are `limit` transactions or so many changes, and leaves in it what has
+    /// to wait.
     fn plan_some(
         &mut self,
-        mut queue: VecDeque<Pending>,
+        queue: &mut VecDeque<Pending>,
         limit: usize,
-        footprints: &mut Footprints,
+        max_changes: usize,
         transactions: &mut Vec<Transaction>,
-    ) -> VecDeque<Pending> {
+    ) {
         let now = self.clock.unix();
-        let mut deferred = VecDeque::new();
+        let (mut deferred, mut changes) = (Vec::new(), 0);
         while transactions.len() < limit
+            && changes < max_changes
             && let Some(pending) = queue.pop_front()
         {
             if self.is_obsolete(&pending.command) {
@@ -238,16 +262,18 @@ impl Task {
             }
             match self.state.plan(&pending.command, now, &self.limits) {
                 Err(error) => self.refuse(pending, error),
-                Ok(plan) if !footprints.add(&plan) => deferred.push_back(pending),
+                Ok(plan) if !self.footprints.add(&plan) => deferred.push(pending),
                 Ok(plan) if plan.transaction.changes.is_empty() => self.complete(pending, &plan),
                 Ok(mut plan) => {
+                    changes += plan.transaction.changes.len();
                     transactions.push(std::mem::take(&mut plan.transaction));
                     self.round.push(Box::new(InFlight { pending, plan, written: None }));
                 }
             }
         }
-        deferred.append(&mut queue);
-        deferred
+        for pending in deferred.into_iter().rev() {
+            queue.push_front(pending);
+        }
     }
 
     /// An expiry whose agent has registered again meanwhile, or the keeping of one that is no longer kept.

@@ -1,13 +1,13 @@
 //! The store in memory: for tests, and for a mesh whose agents will register again after a restart anyway.
 
-use std::{collections::HashMap, hash::Hash, sync::Mutex};
+use std::{hash::Hash, sync::Mutex};
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{COMMITS_IN_FLIGHT, Change, Commit, CommitError, Key, Opened, Record, Storage, Transaction};
-use crate::model::Revision;
+use crate::{model::Revision, prehashed::Sharded};
 
 /// Keeps what is needed to check conditions; the records themselves are the registry's.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct MemoryStore {
 struct State {
     revision: Revision,
     /// By a hash of the key, which takes a third of the key's own place. Nobody knows the seed, or can make two meet.
-    revisions: HashMap<u128, Revision>,
+    revisions: Sharded<u128, Revision>,
     seed: u64,
 }
 
@@ -56,7 +56,7 @@ impl MemoryStore {
     pub fn open(store_id: String) -> (Self, Opened) {
         let (commits, receiver) = mpsc::channel(COMMITS_IN_FLIGHT);
         let records: Vec<(Key, Revision, Record)> = Vec::new();
-        let state = State { revision: Revision(0), revisions: HashMap::new(), seed: rand::random() };
+        let state = State { revision: Revision(0), revisions: Sharded::default(), seed: rand::random() };
         (
             Self { state: Mutex::new(state), commits },
             Opened { store_id, revision: Revision(0), records, commits: receiver },

@@ -137,6 +137,10 @@ impl Cache {
         self.streams.remove(&stream.id);
     }
 
+    pub fn has_no_streams(&self) -> bool {
+        self.streams.is_empty()
+    }
+
     /// The resource as it is now, built if it is not; none if there is none, or if it is not for this view.
     pub(super) fn get(&self, key: &ResourceKey, view: &SharedView) -> Option<Arc<Resource>> {
         {

@@ -1,6 +1,7 @@
 //! Registering: which incarnation, which lease, which service, whose address.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeSet, HashSet},
     sync::Arc,
 };
@@ -93,10 +94,9 @@ impl State {
 
     /// Makes the services that are missing, and adds the ports that are new to them.
     fn put_services(&self, register: &Register, plan: &mut Plan, limits: &Limits) -> Result<(), Error> {
-        let services: BTreeSet<&ServiceKey> = register.instances.iter().map(|(key, _)| &key.service).collect();
-        for key in services {
+        for key in services(register) {
             let current = self.snapshot().services.get(key).map(|state| &state.service);
-            let mut service = current.map(|current| Service::clone(&current.value));
+            let mut service = current.map(|current| Cow::Borrowed(&*current.value));
             if current.is_some_and(|current| current.value.is_virtual()) {
                 let rule = "a service with instances of its own: this one is virtual, its members are those that match";
                 return Err(Invalid::new("service", &key.name, rule).into());
@@ -109,7 +109,8 @@ impl State {
                 return Err(Error::LimitReached { what: format!("the ports of {key}"), limit: limits.ports });
             }
             plan.expect(Key::Service(key.clone()), current.map(|current| current.revision).unwrap_or_default());
-            if current.is_none_or(|current| *current.value != service) {
+            // Most registrations bring nothing new to their service.
+            if let Cow::Owned(service) = service {
                 plan.put(Key::Service(key.clone()), Record::Service(Arc::new(service)));
             }
         }
@@ -133,11 +134,14 @@ impl State {
         let revision = current.map(|current| current.revision).or(gone.map(|gone| gone.revision));
         plan.expect(Key::Instance(key.clone()), revision.unwrap_or_default());
         let history = gone.map(|gone| gone.value.history.clone()).unwrap_or_default();
-        let service = self.snapshot().services.get(&key.service);
-        let share = service.map_or(Share::FULL, |state| state.service.value.load.first_share());
-        let instance = Instance { history, share, ..Instance::new(key.clone(), incarnation, lease, spec.clone(), now) };
-        let checks = self.pending_checks(&key.service, now);
-        let instance = Instance { checks, ..instance };
+        let service = self.snapshot().services.get(&key.service).map(|state| &state.service.value);
+        let share = service.map_or(Share::FULL, |service| service.load.first_share());
+        // What is still to be found out about a newcomer: until then it is starting.
+        let pending =
+            |service: &Arc<Service>| service.checks.iter().map(|check| CheckState::pending(check, now)).collect();
+        let checks = service.filter(|service| !service.checks.is_empty()).map(pending).unwrap_or_default();
+        let new = Instance::new(key.clone(), incarnation, lease, spec.clone(), now);
+        let instance = Instance { history, share, checks, ..new };
         let instance = match current {
             Some(current) => successor(&current.value, instance, now),
             None => instance.settled(None, now),
@@ -153,12 +157,6 @@ impl State {
         let address = |port: &crate::model::Port| (key.service.clone(), spec.address, port.number);
         plan.addresses.extend(spec.ports.iter().map(address));
         plan.put(Key::Instance(key.clone()), Record::Instance(Arc::new(instance)));
-    }
-
-    /// What is still to be found out about a newcomer: until then it is starting.
-    fn pending_checks(&self, service: &ServiceKey, now: UnixMillis) -> Arc<[CheckState]> {
-        let Some(service) = self.snapshot().services.get(service) else { return Arc::default() };
-        service.service.value.checks.iter().map(|check| CheckState::pending(check, now)).collect()
     }
 
     /// An address and port is one instance's: the newest registration's. Whoever else has it leaves.
@@ -188,8 +186,7 @@ impl State {
 
     /// Whether those who come find room: in their services, and in the lease.
     fn check_counts(&self, register: &Register, lease: LeaseId, limits: &Limits, plan: &mut Plan) -> Result<(), Error> {
-        let services: BTreeSet<&ServiceKey> = register.instances.iter().map(|(key, _)| &key.service).collect();
-        for service in services {
+        for service in services(register) {
             let of = register.instances.iter().map(|(key, _)| key).filter(|key| key.service == *service);
             let added = of.filter(|key| self.snapshot().instance(key).is_none()).count();
             // Who is replaced makes room.
@@ -228,20 +225,34 @@ fn successor(current: &Instance, new: Instance, now: UnixMillis) -> Instance {
     .settled(Some(current), now)
 }
 
-fn add_ports(key: &ServiceKey, service: &mut Option<Service>, spec: &InstanceSpec) -> Result<(), Error> {
-    let service = service.get_or_insert_with(|| Service::new(spec.ports[0].name.clone()));
+fn add_ports(key: &ServiceKey, service: &mut Option<Cow<'_, Service>>, spec: &InstanceSpec) -> Result<(), Error> {
+    let service = service.get_or_insert_with(|| Cow::Owned(Service::new(spec.ports[0].name.clone())));
     for port in &spec.ports {
-        check_protocol(key, &port.name, service.ports.get(&port.name).copied(), port.protocol)?;
-        let new = ServicePort { protocol: port.protocol, number: port.number };
-        service.ports.entry(port.name.clone()).or_insert(new);
+        let fixed = service.ports.get(&port.name).copied();
+        check_protocol(key, &port.name, fixed, port.protocol)?;
+        if fixed.is_none() {
+            let new = ServicePort { protocol: port.protocol, number: port.number };
+            service.to_mut().ports.insert(port.name.clone(), new);
+        }
     }
     Ok(())
+}
+
+/// The services of a registration, each once.
+fn services(register: &Register) -> Vec<&ServiceKey> {
+    let mut services: Vec<&ServiceKey> = register.instances.iter().map(|(key, _)| &key.service).collect();
+    services.sort_unstable();
+    services.dedup();
+    services
 }
 
 /// In one call no instance stands twice, nor any address and port of a service.
 fn check_distinct(instances: &[(InstanceKey, Arc<InstanceSpec>)]) -> Result<(), Error> {
     if instances.is_empty() {
         return Err(Invalid::new("instances", 0, "at least one instance").into());
+    }
+    if instances.len() == 1 {
+        return Ok(());
     }
     let (mut keys, mut addresses) = (HashSet::new(), HashSet::new());
     for (index, (key, spec)) in instances.iter().enumerate() {

@@ -28,10 +28,11 @@ pub struct Home {
 }
 
 impl Home {
-    /// `settings` are lines of YAML.
+    /// `settings` are lines of YAML. Where they do not say where to listen, that is on loopback, on any port.
     pub fn new(settings: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let addresses = ["http", "grpc", "xds"].map(|port| format!("{port}_address: 127.0.0.1:0\n")).concat();
+        let ports = ["http_address", "grpc_address", "xds_address"].iter().filter(|port| !settings.contains(**port));
+        let addresses: String = ports.map(|port| format!("{port}: 127.0.0.1:0\n")).collect();
         let log = "log: warn,convoy::server=info\nlog_json: true\n";
         // Most tests have a single instance, and would see it kept.
         let brake = if settings.contains("brake:") { "" } else { "brake: {enabled: false}\n" };

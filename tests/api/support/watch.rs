@@ -37,9 +37,14 @@ impl Watch {
     }
 
     pub async fn next(&mut self) -> WatchEvent {
+        self.unbroken().await.expect("the stream goes on")
+    }
+
+    /// The next event; none if the stream broke.
+    pub async fn unbroken(&mut self) -> Option<WatchEvent> {
         match self {
-            Self::Http(stream) => within("an event", stream.next()).await,
-            Self::Grpc(stream) => within("an event", stream.message()).await.expect("no error").expect("an event"),
+            Self::Http(stream) => within("an event", stream.unbroken()).await,
+            Self::Grpc(stream) => within("an event", stream.message()).await.ok().flatten(),
         }
     }
 
@@ -89,17 +94,17 @@ impl EventStream {
         Err(refused_http(&Answer { status, content_type, text }).expect_err("a refusal"))
     }
 
-    async fn next(&mut self) -> WatchEvent {
+    async fn unbroken(&mut self) -> Option<WatchEvent> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
                 let (event, rest) = (event.to_owned(), rest.to_owned());
                 self.text = rest;
                 if let Some(event) = parse(&event) {
-                    return event;
+                    return Some(event);
                 }
                 continue;
             }
-            let frame = self.body.frame().await.expect("the stream goes on").expect("no error");
+            let frame = self.body.frame().await?.ok()?;
             let data = frame.into_data().expect("data");
             self.text.push_str(std::str::from_utf8(&data).expect("text"));
         }

@@ -1,0 +1,64 @@
+//! What a watch tells, all of it, with the times at which it came.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use convoy_client::proto::{RemovalCause, WatchEvent, WatchKind};
+use tokio::task::JoinSet;
+
+use crate::support::{
+    api::{Api, Face},
+    watch::Watch,
+};
+
+/// Reads until it is dropped.
+#[derive(Debug)]
+pub struct Journal {
+    told: Arc<Mutex<Vec<(Instant, WatchEvent)>>>,
+    _reader: JoinSet<()>,
+}
+
+impl Journal {
+    /// Begins when the watch has told what there is.
+    pub async fn begin(api: &Api) -> Self {
+        let mut watch = Watch::all(api, Face::Grpc).await;
+        watch.synced().await;
+        let told = Arc::<Mutex<Vec<_>>>::default();
+        let (mut reader, telling) = (JoinSet::new(), told.clone());
+        reader.spawn(async move {
+            loop {
+                let event = watch.next().await;
+                telling.lock().expect("nobody panics with it").push((Instant::now(), event));
+            }
+        });
+        Self { told, _reader: reader }
+    }
+
+    /// How much it holds: what comes later, [`since`](Self::since) tells.
+    pub fn mark(&self) -> usize {
+        self.told.lock().expect("nobody panics with it").len()
+    }
+
+    /// What has been told of instances since a mark.
+    pub fn since(&self, mark: usize) -> Vec<(Instant, WatchEvent)> {
+        let told = self.told.lock().expect("nobody panics with it");
+        told[mark..].iter().filter(|(_, event)| event.instance.is_some()).cloned().collect()
+    }
+
+    /// Who has left since a mark: when, who, why, by id.
+    pub fn left(&self, mark: usize) -> Vec<(String, RemovalCause, Instant)> {
+        let mut left: Vec<_> = self
+            .since(mark)
+            .into_iter()
+            .filter(|(_, event)| event.kind() == WatchKind::Removed)
+            .map(|(at, event)| {
+                let cause = event.cause();
+                (event.instance.unwrap_or_default().id, cause, at)
+            })
+            .collect();
+        left.sort_by(|a, b| a.0.cmp(&b.0));
+        left
+    }
+}

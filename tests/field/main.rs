@@ -1,0 +1,26 @@
+//! Convoy and its agents as they run in the field: processes, which are killed, paused, cut off from each other and
+//! told to stop; judged from outside, by the API, a watch, `explain`, and what a proxy holds.
+//!
+//! Nothing is skipped: the network namespaces of `partition` need root, and without it that test fails, unless
+//! `CONVOY_TEST_WITHOUT_NAMESPACES` is set. Figures are printed: `cargo test --test field -- --nocapture`.
+//!
+//! First what the tests are made of, then the faults, a module each.
+
+#[allow(dead_code, reason = "shared with the tests of the API, which use more of it")]
+#[path = "../api/support/mod.rs"]
+mod support;
+
+mod explain;
+mod field;
+mod fleet;
+mod journal;
+mod network;
+mod proxy;
+mod relay;
+
+mod killed;
+mod partition;
+mod paused;
+mod scale_in;
+mod story;
+mod watchers;

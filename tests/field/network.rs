@@ -1,0 +1,104 @@
+//! A network of two: Convoy's side here, the agents' side in a network namespace of its own, and between them a wire
+//! that can be cut in each direction apart.
+//!
+//! A direction is cut by telling the sending side a wrong hardware address of the other: its packets go out and nobody
+//! takes them. No error reaches either side, as with a real partition, and no firewall is needed.
+
+use std::{
+    net::Ipv4Addr,
+    process::{Command, Output},
+};
+
+/// Of the network that is set aside for tests of networks (198.18.0.0/15), so that nobody lives there.
+const FIRST: u32 = u32::from_be_bytes([198, 18, 0, 0]);
+const NETWORKS: u32 = 1 << 15;
+/// Nobody's hardware address.
+const NOBODY: &str = "02:00:00:00:00:ff";
+const SIDES: [&str; 2] = ["02:00:00:00:00:01", "02:00:00:00:00:02"];
+
+/// What does not come through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// What agents send.
+    ToConvoy,
+    /// What Convoy sends.
+    ToAgents,
+    Both,
+}
+
+/// Dropping it removes both sides.
+#[derive(Debug)]
+pub struct Network {
+    /// The name of the agents' namespace, and the stem of the names of the wire's ends.
+    pub namespace: String,
+    /// The address of Convoy.
+    pub convoy: Ipv4Addr,
+    agents: Ipv4Addr,
+}
+
+impl Network {
+    pub fn new() -> Self {
+        let number = rand::random_range(0..NETWORKS);
+        let address = |host| Ipv4Addr::from(FIRST + number * 4 + host);
+        let network = Self { namespace: format!("convoy{number}"), convoy: address(1), agents: address(2) };
+        let (here, there) = network.ends();
+        ip(&format!("netns add {}", network.namespace));
+        let [mac_here, mac_there] = SIDES;
+        ip(&format!("link add {here} address {mac_here} type veth peer name {there} address {mac_there}"));
+        ip(&format!("link set {there} netns {}", network.namespace));
+        ip(&format!("addr add {}/30 dev {here}", network.convoy));
+        ip(&format!("link set {here} up"));
+        let inside = format!("-n {}", network.namespace);
+        ip(&format!("{inside} addr add {}/30 dev {there}", network.agents));
+        ip(&format!("{inside} link set {there} up"));
+        ip(&format!("{inside} link set lo up"));
+        network.heal();
+        network
+    }
+
+    pub fn cut(&self, cut: Cut) {
+        if cut != Cut::ToAgents {
+            self.to_convoy(NOBODY);
+        }
+        if cut != Cut::ToConvoy {
+            self.to_agents(NOBODY);
+        }
+    }
+
+    pub fn heal(&self) {
+        self.to_convoy(SIDES[0]);
+        self.to_agents(SIDES[1]);
+    }
+
+    fn to_convoy(&self, mac: &str) {
+        let (namespace, convoy) = (&self.namespace, self.convoy);
+        ip(&format!("-n {namespace} neigh replace {convoy} lladdr {mac} nud permanent dev {}", self.ends().1));
+    }
+
+    fn to_agents(&self, mac: &str) {
+        ip(&format!("neigh replace {} lladdr {mac} nud permanent dev {}", self.agents, self.ends().0));
+    }
+
+    fn ends(&self) -> (String, String) {
+        (format!("{}a", self.namespace), format!("{}b", self.namespace))
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        // What was not made cannot be removed. With one end of the wire the other goes.
+        run(&format!("link del {}", self.ends().0));
+        run(&format!("netns del {}", self.namespace));
+    }
+}
+
+#[track_caller]
+fn ip(arguments: &str) {
+    let output = run(arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {arguments}: {said} (network namespaces need root and iproute2)");
+}
+
+fn run(arguments: &str) -> Output {
+    Command::new("ip").args(arguments.split(' ')).output().expect("the command `ip`, of iproute2")
+}
