@@ -224,10 +224,6 @@ impl Schedule {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     pub fn len(&self) -> usize {
         self.slots.len() - self.free.len()
     }
