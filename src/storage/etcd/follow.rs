@@ -275,9 +275,14 @@ impl Follower {
     /// Tells one commit; how many changes it had.
     async fn send(&self, tell: impl FnOnce(&mut Told) -> Commit) -> Result<usize, End> {
         let place = self.commits.reserve().await.map_err(|_| End::Unheard)?;
-        let commit = tell(&mut self.lock());
-        let (at, changes) = (commit.revision, commit.changes.len());
-        place.send(commit);
+        let (at, changes) = {
+            let mut told = self.lock();
+            let commit = tell(&mut told);
+            let of = (commit.revision, commit.changes.len());
+            // Under the lock: who sees that something was told finds it in the channel.
+            place.send(commit);
+            of
+        };
         self.shared.progress.send_replace(at);
         Ok(changes)
     }
