@@ -5,7 +5,7 @@ use std::{hint::black_box, sync::Arc, time::Duration};
 use convoy::{
     model::{
         Incarnation, Instance, InstanceSpec, Labels, Lease, LeaseId, Port, PortName, Protocol, Revision, Service,
-        ServicePort, Sla, UnixMillis, parse,
+        ServicePort, UnixMillis, parse,
     },
     registry::state::{Snapshot, State},
     storage::{Key, Record},
@@ -35,13 +35,13 @@ fn service(instances: u32) -> Snapshot {
         let [_, a, b, c] = number.to_be_bytes();
         let spec = InstanceSpec {
             address: [10, a, b, c].into(),
-            ports: vec![Port { name: port.clone(), number: 80, protocol: Protocol::Http }],
+            ports: [Port { name: port.clone(), number: 80, protocol: Protocol::Http }].into(),
             weight: 100,
             ready: true,
             labels: Labels::default(),
-            capabilities: Vec::new(),
+            capabilities: Arc::default(),
             locality: Arc::default(),
-            sla: Sla::default(),
+            sla: Arc::default(),
             description: "".into(),
             card: None,
         };

@@ -43,11 +43,8 @@ fn instance(index: usize) -> Instance {
     let address = u32::try_from(index).expect("few") + 0x0a00_0001;
     let spec = InstanceSpec {
         address: std::net::Ipv4Addr::from(address).into(),
-        ports: vec![Port {
-            name: PortName::parse("", "http").expect("a name"),
-            number: 8080,
-            protocol: Protocol::Http,
-        }],
+        ports: [Port { name: PortName::parse("", "http").expect("a name"), number: 8080, protocol: Protocol::Http }]
+            .into(),
         weight: 100,
         ready: true,
         labels: Labels::from([
@@ -57,9 +54,9 @@ fn instance(index: usize) -> Instance {
             ("version", ["1", "2", "3"][mixed / 96 % 3]),
             ("pod", &format!("pod-{index}")),
         ]),
-        capabilities: vec![capability(CAPABILITIES[mixed / 288 % 5]), capability(CAPABILITIES[(mixed / 288 + 2) % 5])],
+        capabilities: [0, 2].map(|step| capability(CAPABILITIES[(mixed / 288 + step) % 5])).into(),
         locality: Arc::new(Locality { region: region.into(), zone: format!("{region}a"), sub_zone: String::new() }),
-        sla: Sla { latency_p99: Some(Duration::from_millis(20)), ..Sla::default() },
+        sla: Arc::new(Sla { latency_p99: Some(Duration::from_millis(20)), ..Sla::default() }),
         description: "".into(),
         card: None,
     };

@@ -121,7 +121,7 @@ mod tests {
             service: "reviews".into(),
             id: "reviews-1".into(),
             address: "10.0.0.7".into(),
-            ports: vec![Port { name: "http".into(), port: 8080, protocol: Protocol::Http.into() }],
+            ports: [Port { name: "http".into(), port: 8080, protocol: Protocol::Http.into() }].into(),
             weight: 100,
             health: Some(Health { verdict: Verdict::Healthy.into(), ..Default::default() }),
             ..Default::default()

@@ -28,7 +28,7 @@ impl Protocol {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Port {
     pub name: PortName,
     /// Never 0.
@@ -36,7 +36,7 @@ pub struct Port {
     pub protocol: Protocol,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Capability {
     pub name: Arc<str>,
     pub version: Arc<str>,
@@ -67,13 +67,13 @@ pub struct InstanceSpec {
     /// Not unspecified, link-local or multicast.
     pub address: IpAddr,
     /// At least one; names are unique.
-    pub ports: Vec<Port>,
+    pub ports: Arc<[Port]>,
     pub weight: u16,
     pub ready: bool,
     pub labels: Labels,
-    pub capabilities: Vec<Capability>,
+    pub capabilities: Arc<[Capability]>,
     pub locality: Arc<Locality>,
-    pub sla: Sla,
+    pub sla: Arc<Sla>,
     /// For people, and for those who search by words.
     pub description: Arc<str>,
     /// Its A2A agent card, as `agent_card` let it in.

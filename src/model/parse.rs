@@ -47,22 +47,22 @@ pub fn instance_key(namespace: &str, service: &str, id: &str) -> Result<Instance
 
 /// One registration. `peer` is the address that the call came from, taken when the registration names none.
 pub fn registration(
-    from: proto::Registration,
+    mut from: proto::Registration,
     peer: Option<IpAddr>,
     limits: &Limits,
 ) -> Result<(InstanceKey, Arc<InstanceSpec>), Invalid> {
     let key = instance_key(&from.namespace, &from.service, &from.id)?;
     let weight = from.weight.unwrap_or(DEFAULT_WEIGHT);
-    check_metadata_size(&from, limits)?;
+    check_metadata_size(&mut from, limits)?;
     let spec = InstanceSpec {
         address: address(&from.address, peer)?,
-        ports: ports(&from.ports, limits)?,
+        ports: shared::ports(ports(&from.ports, limits)?),
         weight: u16::try_from(weight).map_err(|_| Invalid::new("weight", weight, "from 0 to 65535"))?,
         ready: from.ready.unwrap_or(true),
         labels: labels(from.labels, limits)?,
-        capabilities: capabilities(from.capabilities, limits)?,
+        capabilities: shared::capabilities(capabilities(from.capabilities, limits)?),
         locality: shared::locality(locality(from.locality.unwrap_or_default())?),
-        sla: sla(from.sla.unwrap_or_default())?,
+        sla: shared::sla(sla(from.sla.unwrap_or_default())?),
         description: shared::text(&text("description", from.description, MAX_DESCRIPTION_BYTES)?),
         card: (!from.agent_card.is_empty()).then(|| from.agent_card.into()),
     };
@@ -70,16 +70,18 @@ pub fn registration(
 }
 
 /// The metadata's size is what it takes in protobuf.
-fn check_metadata_size(from: &proto::Registration, limits: &Limits) -> Result<(), Invalid> {
+fn check_metadata_size(from: &mut proto::Registration, limits: &Limits) -> Result<(), Invalid> {
     let metadata = proto::Registration {
-        labels: from.labels.clone(),
-        capabilities: from.capabilities.clone(),
-        locality: from.locality.clone(),
+        labels: std::mem::take(&mut from.labels),
+        capabilities: std::mem::take(&mut from.capabilities),
+        locality: from.locality.take(),
         sla: from.sla,
-        description: from.description.clone(),
+        description: std::mem::take(&mut from.description),
         ..Default::default()
     };
     let size = prost::Message::encoded_len(&metadata);
+    let proto::Registration { labels, capabilities, locality, sla: _, description, .. } = metadata;
+    (from.labels, from.capabilities, from.locality, from.description) = (labels, capabilities, locality, description);
     at_most("metadata", size, limits.metadata_bytes, "bytes of labels, capabilities, locality, sla and description")
 }
 
@@ -128,14 +130,14 @@ fn ports(from: &[proto::Port], limits: &Limits) -> Result<Vec<Port>, Invalid> {
     at_most("ports", from.len(), limits.ports, "ports")?;
     let mut ports: Vec<Port> = Vec::with_capacity(from.len());
     for (index, port) in from.iter().enumerate() {
-        let outer = format!("ports[{index}]");
+        let outer = || format!("ports[{index}]");
         let parse = || -> Result<Port, Invalid> {
             let name = PortName::parse("name", &port.name)?;
             Ok(Port { name, number: port_number(port.port)?, protocol: protocol(port.protocol)? })
         };
-        let port = parse().map_err(|invalid| invalid.inside(&outer))?;
+        let port = parse().map_err(|invalid| invalid.inside(&outer()))?;
         if ports.iter().any(|other| other.name == port.name) {
-            return Err(Invalid::new(format!("{outer}.name"), &port.name, "unique among the ports"));
+            return Err(Invalid::new(format!("{}.name", outer()), &port.name, "unique among the ports"));
         }
         ports.push(port);
     }

@@ -143,7 +143,7 @@ mod tests {
         let exports = Exports { all: true, ..Exports::default() };
         let patch = ServicePatch {
             default_port: Some(name("extra")),
-            ports: vec![port("extra", 82), port("web", 8080)],
+            ports: [port("extra", 82), port("web", 8080)].into(),
             drain_time: Some(time),
             exports: Some(exports.clone()),
             brake: Some(false),

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use super::Locality;
+use super::{Capability, Locality, Port, Sla};
 
 /// So many are remembered; what is more often said than forgotten is shared.
 const REMEMBERED: usize = 1024;
@@ -36,6 +36,8 @@ impl<T: Clone> Remembered<T> {
 thread_local! {
     static TEXTS: RefCell<Remembered<Arc<str>>> = RefCell::new(Remembered::new());
     static PLACES: RefCell<Remembered<Arc<Locality>>> = RefCell::new(Remembered::new());
+    static PORTS: RefCell<Remembered<Arc<[Port]>>> = RefCell::new(Remembered::new());
+    static CAPABILITIES: RefCell<Remembered<Arc<[Capability]>>> = RefCell::new(Remembered::new());
 }
 
 pub fn text(text: &str) -> Arc<str> {
@@ -53,6 +55,22 @@ pub fn locality(of: Locality) -> Arc<Locality> {
         return NOWHERE.clone();
     }
     PLACES.with_borrow_mut(|places| places.share(&of, |known| **known == of, || Arc::new(of.clone())))
+}
+
+pub fn ports(of: Vec<Port>) -> Arc<[Port]> {
+    PORTS.with_borrow_mut(|ports| ports.share(&*of, |known| **known == *of, || of.as_slice().into()))
+}
+
+pub fn capabilities(of: Vec<Capability>) -> Arc<[Capability]> {
+    if of.is_empty() {
+        return Arc::default();
+    }
+    CAPABILITIES.with_borrow_mut(|lists| lists.share(&*of, |known| **known == *of, || of.as_slice().into()))
+}
+
+pub fn sla(of: Sla) -> Arc<Sla> {
+    static NONE: LazyLock<Arc<Sla>> = LazyLock::new(Arc::default);
+    if of == Sla::default() { NONE.clone() } else { Arc::new(of) }
 }
 
 #[cfg(test)]

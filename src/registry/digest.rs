@@ -51,12 +51,12 @@ impl fmt::Display for Digest {
 fn hash_spec(spec: &InstanceSpec, hasher: &mut Xxh3Default) {
     let InstanceSpec { address, ports, weight, ready, labels, capabilities, locality, sla, description, card } = spec;
     (address, weight, ready, labels, locality, description, card, ports.len(), capabilities.len()).hash(hasher);
-    for Port { name, number, protocol } in ports {
+    for Port { name, number, protocol } in &**ports {
         (name, number, protocol).hash(hasher);
     }
-    for Capability { name, version, description, attributes } in capabilities {
+    for Capability { name, version, description, attributes } in &**capabilities {
         (name, version, description, attributes).hash(hasher);
     }
-    let Sla { latency_p50, latency_p99, throughput_rps, cost_per_request } = sla;
+    let Sla { latency_p50, latency_p99, throughput_rps, cost_per_request } = &**sla;
     (latency_p50, latency_p99, throughput_rps.map(f64::to_bits), cost_per_request.map(f64::to_bits)).hash(hasher);
 }

@@ -196,21 +196,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{
-        Incarnation, InstanceSpec, LeaseId, Locality, Sla, UnixMillis, parse, selector::instance::Knows,
-    };
+    use crate::model::{Incarnation, InstanceSpec, LeaseId, Locality, UnixMillis, parse, selector::instance::Knows};
 
     fn instance(service: &str, labels: &[(&str, &str)]) -> Instance {
         let labels = labels.iter().map(|(name, value)| (String::from(*name), String::from(*value)));
         let spec = InstanceSpec {
             address: [10, 0, 0, 1].into(),
-            ports: Vec::new(),
+            ports: Arc::default(),
             weight: 1,
             ready: true,
             labels: labels.collect::<BTreeMap<_, _>>().into(),
-            capabilities: Vec::new(),
+            capabilities: Arc::default(),
             locality: Arc::new(Locality::default()),
-            sla: Sla::default(),
+            sla: Arc::default(),
             description: "".into(),
             card: None,
         };

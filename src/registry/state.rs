@@ -5,7 +5,7 @@
 //! changed costs O(log n) of its service's instances and of the services, whatever else there is.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, hash_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -77,15 +77,13 @@ pub struct ServiceState {
     pub instances: OrdMap<InstanceId, Versioned<Instance>>,
     /// Of a virtual service: who matches its selector, of whichever service.
     pub members: OrdMap<InstanceKey, Versioned<Instance>>,
-    /// Who has which address and port.
-    pub addresses: SharedHashMap<(IpAddr, u16), InstanceId>,
 }
 
 impl ServiceState {
     fn new(key: ServiceKey, service: Versioned<Service>) -> Self {
         let revision = service.revision;
-        let (instances, members, addresses) = Default::default();
-        Self { key, service, revision, instances, members, addresses }
+        let (instances, members) = Default::default();
+        Self { key, service, revision, instances, members }
     }
 
     /// Who may see the service.
@@ -106,27 +104,31 @@ impl ServiceState {
     pub fn healthy(&self) -> usize {
         self.all().filter(|instance| instance.value.health().verdict == Verdict::Healthy).count()
     }
+}
 
-    fn insert(&mut self, instance: Versioned<Instance>) -> Option<Versioned<Instance>> {
-        // To remove what is not there would copy its way in the map.
-        let known = self.instances.contains_key(&instance.value.key.id);
-        let before = if known { self.remove(&instance.value.key.id) } else { None };
-        for port in &instance.value.spec.ports {
-            self.addresses.insert((instance.value.spec.address, port.number), instance.value.key.id.clone());
+/// Who of a service has which address and port.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Addresses(HashMap<(IpAddr, u16), InstanceId>);
+
+impl Addresses {
+    fn take(&mut self, instance: &Instance) {
+        for port in &*instance.spec.ports {
+            self.0.insert((instance.spec.address, port.number), instance.key.id.clone());
         }
-        self.instances.insert(instance.value.key.id.clone(), instance);
-        before
     }
 
-    fn remove(&mut self, id: &InstanceId) -> Option<Versioned<Instance>> {
-        let before = self.instances.remove(id)?;
-        for port in &before.value.spec.ports {
-            let place = (before.value.spec.address, port.number);
-            if self.addresses.get(&place) == Some(id) {
-                self.addresses.remove(&place);
+    fn leave(&mut self, instance: &Instance) {
+        for port in &*instance.spec.ports {
+            let place = (instance.spec.address, port.number);
+            if self.0.get(&place) == Some(&instance.key.id) {
+                self.0.remove(&place);
             }
         }
-        Some(before)
+    }
+
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&(IpAddr, u16), &InstanceId)> {
+        self.0.iter()
     }
 }
 
@@ -229,6 +231,7 @@ pub struct State {
     pub(super) snapshot: Snapshot,
     pub(super) virtuals: Virtuals,
     leases: Sharded<LeaseId, LeaseState>,
+    addresses: HashMap<ServiceKey, Addresses>,
     tombstones_by_age: BTreeSet<(UnixMillis, InstanceKey)>,
     /// Services without instances, in the order in which they became so.
     empty_services: BTreeMap<ServiceKey, UnixMillis>,
@@ -282,6 +285,16 @@ impl State {
 
     pub fn lease_count(&self) -> usize {
         self.leases.len()
+    }
+
+    /// Who of a service has an address and port.
+    pub(super) fn at(&self, service: &ServiceKey, address: IpAddr, port: u16) -> Option<&InstanceId> {
+        self.addresses.get(service)?.0.get(&(address, port))
+    }
+
+    #[cfg(test)]
+    pub(super) fn addresses(&self, service: &ServiceKey) -> Addresses {
+        self.addresses.get(service).cloned().unwrap_or_default()
     }
 
     pub(super) fn tombstone(&self, key: &InstanceKey) -> Option<&Versioned<Tombstone>> {
@@ -378,6 +391,7 @@ impl State {
             self.remove_instance(&instance.value.key, revision, RemovalCause::Deregistered, now, effects);
         }
         self.snapshot.services.remove(key);
+        self.addresses.remove(key);
         self.virtuals.remove(key);
         self.empty_services.remove(key);
         effects.dirty.insert(Dirty::Service(key.clone()));
@@ -395,7 +409,10 @@ impl State {
         let Some(state) = self.snapshot.services.get_mut(&key.service) else { return };
         let state = Arc::make_mut(state);
         state.revision = instance.revision;
-        let before = state.insert(instance.clone());
+        let before = state.instances.insert(key.id.clone(), instance.clone());
+        let addresses = self.addresses.entry(key.service.clone()).or_default();
+        before.iter().for_each(|before| addresses.leave(&before.value));
+        addresses.take(&instance.value);
         self.empty_services.remove(&key.service);
         self.move_member(before.as_ref().map(|before| &*before.value), Some(&instance.value), effects);
         if let Some(drain) = instance.value.drain
@@ -423,7 +440,10 @@ impl State {
         }
         let state = Arc::make_mut(state);
         state.revision = revision;
-        let Some(instance) = state.remove(&key.id) else { return };
+        let Some(instance) = state.instances.remove(&key.id) else { return };
+        if let Some(addresses) = self.addresses.get_mut(&key.service) {
+            addresses.leave(&instance.value);
+        }
         if state.instances.is_empty() {
             self.empty_services.insert(key.service.clone(), now);
         }

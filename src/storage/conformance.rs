@@ -40,18 +40,19 @@ pub(crate) fn instance(service: &str, id: &str, weight: u16) -> (Key, Record) {
     let port = PortName::parse("port", "http").expect("a label");
     let spec = InstanceSpec {
         address: [10, 0, 0, 1].into(),
-        ports: vec![Port { name: port, number: 80, protocol: Protocol::Http }],
+        ports: [Port { name: port, number: 80, protocol: Protocol::Http }].into(),
         weight,
         ready: true,
         labels: [("a", "b")].into(),
-        capabilities: vec![Capability {
+        capabilities: [Capability {
             name: "ocr".into(),
             version: "2".into(),
             description: "reads".into(),
             attributes: [("pages", "9")].into(),
-        }],
+        }]
+        .into(),
         locality: Arc::new(Locality { region: "r".into(), ..Locality::default() }),
-        sla: Sla { throughput_rps: Some(0.5), ..Sla::default() },
+        sla: Sla { throughput_rps: Some(0.5), ..Sla::default() }.into(),
         description: "a reader".into(),
         card: Some("{}".into()),
     };

@@ -15,7 +15,7 @@ use super::{names::OUTBOUND, *};
 use crate::{
     model::{
         Drain, Exports, Failover, Incarnation, Instance, InstanceSpec, Lease, LeaseId, Locality, Override,
-        OverrideHealth, Port, PortName, Protocol, Revision, Service, ServicePort, Sla, UnixMillis, parse,
+        OverrideHealth, Port, PortName, Protocol, Revision, Service, ServicePort, UnixMillis, parse,
     },
     registry::state::State,
     storage::{Key, Record},
@@ -57,13 +57,13 @@ impl Given {
         let host = u8::try_from(self.records.len()).expect("few");
         let spec = InstanceSpec {
             address: [10, 0, 0, host].into(),
-            ports: vec![Port { name: port_name("http"), number: 8080, protocol: Protocol::Http }],
+            ports: [Port { name: port_name("http"), number: 8080, protocol: Protocol::Http }].into(),
             weight: 100,
             ready: true,
             labels: Default::default(),
-            capabilities: Vec::new(),
+            capabilities: Arc::default(),
             locality: Arc::default(),
-            sla: Sla::default(),
+            sla: Arc::default(),
             description: "".into(),
             card: None,
         };
@@ -81,6 +81,10 @@ impl Given {
 
 fn spec(instance: &mut Instance) -> &mut InstanceSpec {
     Arc::make_mut(&mut instance.spec)
+}
+
+fn ports(instance: &mut Instance) -> &mut [Port] {
+    Arc::make_mut(&mut spec(instance).ports)
 }
 
 fn port_name(name: &str) -> PortName {
@@ -130,7 +134,7 @@ fn endpoints_by_verdict_and_weight() {
         ),
         ("unhealthy", |i| spec(i).ready = false, None),
         ("weight 0", |i| spec(i).weight = 0, None),
-        ("another port", |i| spec(i).ports[0].name = port_name("other"), None),
+        ("another port", |i| ports(i)[0].name = port_name("other"), None),
     ];
     for (case, change, expected) in table {
         let snapshot = Given::new().service("web", HTTP).instance("web", "1", change).snapshot();
@@ -177,7 +181,8 @@ fn rule_55_each_port_has_a_cluster_and_an_assignment_of_its_own() {
     let snapshot = Given::new()
         .service("web.shop", &ports)
         .instance("web.shop", "1", |i| {
-            spec(i).ports.push(Port { name: port_name("admin"), number: 9090, protocol: Protocol::Http });
+            let admin = Port { name: port_name("admin"), number: 9090, protocol: Protocol::Http };
+            spec(i).ports = spec(i).ports.iter().cloned().chain([admin]).collect();
         })
         .snapshot();
     let view = View { namespace: Namespace::default(), outbound: None, imports: None, grpc: false };
@@ -513,7 +518,7 @@ fn a_virtual_service_is_made_of_those_that_match() {
         .instance("web", "2", |_| {})
         .instance("api", "1", |i| {
             python(i);
-            spec(i).ports[0].name = port_name("web");
+            ports(i)[0].name = port_name("web");
         })
         .snapshot();
     let bytes = built(ResourceType::Endpoint, "snakes", Scope::Shared, &snapshot).expect("an assignment");
@@ -573,7 +578,7 @@ fn of_all(given: Given) -> Vec<(String, &'static str, u32)> {
 #[test]
 fn a_member_of_another_protocol_is_no_endpoint() {
     let given = Given::new().service("api", &[("http", 80, Protocol::Grpc)]).instance("api", "1", |i| {
-        spec(i).ports[0].protocol = Protocol::Grpc;
+        ports(i)[0].protocol = Protocol::Grpc;
     });
     assert_eq!(of_all(given), []);
 }

@@ -1,8 +1,8 @@
 //! Convoy and its agents as they run in the field: processes, which are killed, paused, cut off from each other and
 //! told to stop; judged from outside, by the API, a watch, `explain`, and what a proxy holds.
 //!
-//! Nothing is skipped: the network namespaces of `partition` need root, and without it that test fails, unless
-//! `CONVOY_TEST_WITHOUT_NAMESPACES` is set. Figures are printed: `cargo test --test field -- --nocapture`.
+//! The network namespaces of `partition` need root; without, it says that it is left out, and it fails if
+//! `CONVOY_TEST_NAMESPACES_REQUIRED` is set. Figures are printed: `cargo test --test field -- --nocapture`.
 //!
 //! First what the tests are made of, then the faults, a module each.
 

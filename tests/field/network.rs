@@ -4,10 +4,7 @@
 //! A direction is cut by telling the sending side a wrong hardware address of the other: its packets go out and nobody
 //! takes them. No error reaches either side, as with a real partition, and no firewall is needed.
 
-use std::{
-    net::Ipv4Addr,
-    process::{Command, Output},
-};
+use std::{net::Ipv4Addr, process::Command};
 
 /// Of the network that is set aside for tests of networks (198.18.0.0/15), so that nobody lives there.
 const FIRST: u32 = u32::from_be_bytes([198, 18, 0, 0]);
@@ -37,10 +34,31 @@ pub struct Network {
 }
 
 impl Network {
-    pub fn new() -> Self {
+    /// Whether networks can be made here, or why not.
+    pub fn possible() -> Result<(), String> {
+        let network = Self::unmade();
+        let (here, there) = network.ends();
+        for arguments in [
+            format!("netns add {}", network.namespace),
+            format!("link add {here} type veth peer name {there} netns {}", network.namespace),
+        ] {
+            let output = Command::new("ip").args(arguments.split(' ')).output();
+            let output = output.map_err(|error| format!("the command `ip` (iproute2) cannot be run: {error}"))?;
+            if !output.status.success() {
+                return Err(format!("ip {arguments}: {}", String::from_utf8_lossy(&output.stderr).trim()));
+            }
+        }
+        Ok(())
+    }
+
+    fn unmade() -> Self {
         let number = rand::random_range(0..NETWORKS);
         let address = |host| Ipv4Addr::from(FIRST + number * 4 + host);
-        let network = Self { namespace: format!("convoy{number}"), convoy: address(1), agents: address(2) };
+        Self { namespace: format!("convoy{number}"), convoy: address(1), agents: address(2) }
+    }
+
+    pub fn new() -> Self {
+        let network = Self::unmade();
         let (here, there) = network.ends();
         ip(&format!("netns add {}", network.namespace));
         let [mac_here, mac_there] = SIDES;
@@ -87,18 +105,15 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         // What was not made cannot be removed. With one end of the wire the other goes.
-        run(&format!("link del {}", self.ends().0));
-        run(&format!("netns del {}", self.namespace));
+        for arguments in [format!("link del {}", self.ends().0), format!("netns del {}", self.namespace)] {
+            let _ = Command::new("ip").args(arguments.split(' ')).output();
+        }
     }
 }
 
 #[track_caller]
 fn ip(arguments: &str) {
-    let output = run(arguments);
+    let output = Command::new("ip").args(arguments.split(' ')).output().expect("the command `ip`, of iproute2");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "ip {arguments}: {said} (network namespaces need root and iproute2)");
-}
-
-fn run(arguments: &str) -> Output {
-    Command::new("ip").args(arguments.split(' ')).output().expect("the command `ip`, of iproute2")
 }

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use convoy::{
     model::{
-        BrakeScope, Incarnation, InstanceKey, InstanceSpec, LeaseId, Limits, Locality, Port, PortName, Protocol, Sla,
+        BrakeScope, Incarnation, InstanceKey, InstanceSpec, LeaseId, Limits, Locality, Port, PortName, Protocol,
         Verdict, parse,
     },
     registry::{
@@ -243,13 +243,13 @@ fn spec(host: u8) -> Arc<InstanceSpec> {
     let zone = if host.is_multiple_of(2) { "a" } else { "b" };
     Arc::new(InstanceSpec {
         address: [10, 0, 0, host].into(),
-        ports: vec![Port { name, number: 80, protocol: Protocol::Http }],
+        ports: [Port { name, number: 80, protocol: Protocol::Http }].into(),
         weight: 100,
         ready: true,
         labels: Default::default(),
-        capabilities: Vec::new(),
+        capabilities: Arc::default(),
         locality: Arc::new(Locality { zone: zone.into(), ..Locality::default() }),
-        sla: Sla::default(),
+        sla: Arc::default(),
         description: "".into(),
         card: None,
     })

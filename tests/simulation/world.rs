@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use convoy::{
     model::{
         Exports, Incarnation, InstanceSpec, Limits, Locality, NodeSelector, Port, PortName, Protocol, RawKey,
-        RawResource, ServicePatch, Sla, parse,
+        RawResource, ServicePatch, parse,
     },
     registry::{Registry, Settings, brake::BrakeConfig},
     storage::memory::MemoryStore,
@@ -124,13 +124,13 @@ impl World {
         }
         let spec = InstanceSpec {
             address: [10, 0, 0, self.random.random_range(1..6)].into(),
-            ports,
+            ports: ports.into(),
             weight: self.random.random_range(0..3),
             ready: self.random.random_bool(0.8),
             labels: Default::default(),
-            capabilities: Vec::new(),
+            capabilities: Arc::default(),
             locality: Arc::new(Locality { zone: self.one_of(&["a", "b"]).into(), ..Locality::default() }),
-            sla: Sla::default(),
+            sla: Arc::default(),
             description: "".into(),
             card: None,
         };

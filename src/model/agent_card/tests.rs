@@ -46,9 +46,9 @@ fn a_card_is_a_registration() {
 fn what_the_registration_says_goes_before_the_card() {
     let said = Registration {
         address: "10.0.0.9".into(),
-        ports: vec![Port { name: "a2a".into(), port: 1, protocol: Protocol::Http2.into() }],
+        ports: [Port { name: "a2a".into(), port: 1, protocol: Protocol::Http2.into() }].into(),
         labels: [("a2a.name".to_owned(), "mine".to_owned())].into(),
-        capabilities: vec![Capability { name: "ocr".into(), version: "9".into(), ..Default::default() }],
+        capabilities: [Capability { name: "ocr".into(), version: "9".into(), ..Default::default() }].into(),
         description: "mine".into(),
         ..Default::default()
     };

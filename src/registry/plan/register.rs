@@ -170,8 +170,8 @@ impl State {
         left: &mut Vec<(InstanceKey, LeaseId)>,
     ) {
         let Some(service) = self.snapshot().services.get(&key.service) else { return };
-        for port in &spec.ports {
-            let Some(other) = service.addresses.get(&(spec.address, port.number)) else { continue };
+        for port in &*spec.ports {
+            let Some(other) = self.at(&key.service, spec.address, port.number) else { continue };
             let Some(other) = service.instances.get(other) else { continue };
             let named = register.instances.iter().any(|(named, _)| *named == other.value.key);
             let other_key = Key::Instance(other.value.key.clone());
@@ -227,7 +227,7 @@ fn successor(current: &Instance, new: Instance, now: UnixMillis) -> Instance {
 
 fn add_ports(key: &ServiceKey, service: &mut Option<Cow<'_, Service>>, spec: &InstanceSpec) -> Result<(), Error> {
     let service = service.get_or_insert_with(|| Cow::Owned(Service::new(spec.ports[0].name.clone())));
-    for port in &spec.ports {
+    for port in &*spec.ports {
         let fixed = service.ports.get(&port.name).copied();
         check_protocol(key, &port.name, fixed, port.protocol)?;
         if fixed.is_none() {

@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     model::{
         Capability, Drain, Incarnation, InstanceKey, InstanceSpec, Labels, Lease, LeaseId, Locality, Port, PortName,
-        Protocol, Service, Sla, UnixMillis, parse, selector::Knows,
+        Protocol, Service, UnixMillis, parse, selector::Knows,
     },
     registry::{Settings, state::State},
     storage::{Change, Commit, Key, Opened, Record, Storage, memory::MemoryStore},
@@ -19,18 +19,19 @@ fn spec(language: &str, capability: &str, region: &str, description: &str) -> In
     let port = PortName::parse("", "http").expect("a name");
     InstanceSpec {
         address: [10, 0, 0, 1].into(),
-        ports: vec![Port { name: port, number: 80, protocol: Protocol::Http }],
+        ports: [Port { name: port, number: 80, protocol: Protocol::Http }].into(),
         weight: 1,
         ready: true,
         labels: Labels::from([("language", language)]),
-        capabilities: vec![Capability {
+        capabilities: [Capability {
             name: capability.into(),
             version: "1".into(),
             description: "".into(),
             attributes: Labels::default(),
-        }],
+        }]
+        .into(),
         locality: Arc::new(Locality { region: region.into(), zone: format!("{region}-a"), sub_zone: "".into() }),
-        sla: Sla::default(),
+        sla: Arc::default(),
         description: description.into(),
         card: None,
     }

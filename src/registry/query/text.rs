@@ -125,7 +125,7 @@ fn digest(spec: &InstanceSpec) -> Digest {
         hasher.write(text.as_bytes());
     };
     put(&spec.description);
-    for capability in &spec.capabilities {
+    for capability in &*spec.capabilities {
         put(&capability.name);
         put(&capability.description);
         capability.attributes.iter().for_each(|(name, value)| {
@@ -147,7 +147,7 @@ fn written(spec: &InstanceSpec) -> String {
         }
     };
     put(&spec.description, DESCRIPTION);
-    for capability in &spec.capabilities {
+    for capability in &*spec.capabilities {
         put(&capability.name, NAME);
         put(&capability.description, DESCRIPTION);
         capability.attributes.iter().for_each(|(name, value)| {

@@ -78,7 +78,8 @@ impl Book {
                 let earlier = before.instance(&instance.key).map(|instance| instance.value.incarnation);
                 assert!(earlier.is_none_or(|earlier| earlier <= instance.incarnation), "incarnations only grow");
             }
-            let known: BTreeMap<_, _> = state.addresses.iter().map(|(place, id)| (*place, id.clone())).collect();
+            let known: BTreeMap<_, _> =
+                self.state.addresses(key).iter().map(|(place, id)| (*place, id.clone())).collect();
             assert_eq!(addresses, known, "{key}: the index of addresses is right");
         }
     }

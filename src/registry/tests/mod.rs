@@ -18,7 +18,7 @@ use super::{
 use crate::{
     model::{
         Incarnation, Instance, InstanceKey, InstanceSpec, LeaseId, Limits, Locality, Port, PortName, Protocol,
-        RemovalCause, Revision, ServiceKey, Sla, UnixMillis, Verdict, parse,
+        RemovalCause, Revision, ServiceKey, UnixMillis, Verdict, parse,
     },
     storage::Commit,
 };
@@ -135,13 +135,13 @@ fn service(name: &str) -> ServiceKey {
 fn spec(host: u8) -> InstanceSpec {
     InstanceSpec {
         address: [10, 0, 0, host].into(),
-        ports: vec![port("http", 8080, Protocol::Http)],
+        ports: [port("http", 8080, Protocol::Http)].into(),
         weight: 100,
         ready: true,
         labels: Default::default(),
-        capabilities: Vec::new(),
+        capabilities: Arc::default(),
         locality: Arc::new(Locality::default()),
-        sla: Sla::default(),
+        sla: Arc::default(),
         description: "".into(),
         card: None,
     }

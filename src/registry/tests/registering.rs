@@ -147,12 +147,12 @@ fn addresses_may_change_hands_in_one_call() {
 fn a_port_speaks_one_protocol_in_a_service() {
     let mut book = Book::default();
     book.register(&[("web/1", spec(1))]).expect("registered");
-    let grpc = InstanceSpec { ports: vec![port("http", 8080, Protocol::Grpc)], ..spec(2) };
+    let grpc = InstanceSpec { ports: [port("http", 8080, Protocol::Grpc)].into(), ..spec(2) };
     let error = book.register(&[("web/2", grpc)]).expect_err("refused");
     assert!(matches!(&error, Error::ProtocolConflict { fixed: Protocol::Http, given: Protocol::Grpc, .. }), "{error}");
     assert!(book.get("web/2").is_none());
     let more = vec![port("http", 80, Protocol::Http), port("admin", 9090, Protocol::Tcp)];
-    book.register(&[("web/2", InstanceSpec { ports: more, ..spec(2) })]).expect("registered");
+    book.register(&[("web/2", InstanceSpec { ports: more.into(), ..spec(2) })]).expect("registered");
     let ports = &book.snapshot().services[&service("web")].service.value.ports;
     let numbers: Vec<_> = ports.iter().map(|(name, port)| (name.as_str(), port.number)).collect();
     assert_eq!(numbers, [("admin", 9090), ("http", 8080)]);

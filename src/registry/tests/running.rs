@@ -415,3 +415,19 @@ async fn a_suspect_of_before_a_restart_comes_back_with_its_heartbeat() {
         published.changed().await.expect("running");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn no_end_in_mass_keeps_a_change_waiting() {
+    let registry = start();
+    for number in 0..4_000_u32 {
+        let ttl = Some(Duration::from_secs(5));
+        let spec = InstanceSpec { address: std::net::Ipv4Addr::from(0x0a00_0000 + number).into(), ..spec(1) };
+        let instances = vec![(key(&format!("web/{number}")), spec.into())];
+        registry.register(None, ttl, None, instances).await.expect("registered");
+    }
+    let mut watch = registry.watch(Filter::default(), None).expect("a watch");
+    while !matches!(watch.next().await, Some((Step::Happened(told), _)) if told.entry.event.cause().is_some()) {}
+    assert!(registry.leases() > 2_000, "they have only begun to end: {}", registry.leases());
+    register(&registry, "api/1", 200, 60).await;
+    assert!(registry.leases() > 1_000, "who asks is not the last: {}", registry.leases());
+}

@@ -66,7 +66,8 @@ fn run(book: &mut Book, step: &Step) {
                 attributes: Default::default(),
             };
             let capabilities = if *has_ocr { vec![ocr] } else { Vec::new() };
-            let spec = InstanceSpec { weight: *weight, ready: *ready, labels, capabilities, ..spec(*id) };
+            let spec =
+                InstanceSpec { weight: *weight, ready: *ready, labels, capabilities: capabilities.into(), ..spec(*id) };
             let new_lease = LeaseId(book.next_lease);
             book.next_lease += 1;
             let instances = vec![(instance(*place, *id), Arc::new(spec))];

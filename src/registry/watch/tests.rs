@@ -14,7 +14,7 @@ use super::{
 use crate::{
     model::{
         Incarnation, InstanceKey, InstanceSpec, LeaseId, Limits, Locality, Port, PortName, Protocol, RemovalCause,
-        Revision, Sla, UnixMillis, parse,
+        Revision, UnixMillis, parse,
         selector::instance::{InstanceSelector, Knows},
     },
     registry::state::{Event, EventKind},
@@ -31,13 +31,13 @@ fn spec(host: u8, weight: u16, label: u8) -> Arc<InstanceSpec> {
     let port = Port { name: PortName::parse("", "http").expect("a label"), number: 80, protocol: Protocol::Http };
     Arc::new(InstanceSpec {
         address: [10, 0, 0, host].into(),
-        ports: vec![port],
+        ports: [port].into(),
         weight,
         ready: true,
         labels: BTreeMap::from([("a".to_owned(), label.to_string())]).into(),
-        capabilities: Vec::new(),
+        capabilities: Arc::default(),
         locality: Arc::new(Locality::default()),
-        sla: Sla::default(),
+        sla: Arc::default(),
         description: "".into(),
         card: None,
     })

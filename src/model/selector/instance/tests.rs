@@ -25,17 +25,22 @@ fn instance() -> Instance {
         |name: &str, number, protocol| Port { name: PortName::parse("", name).expect("a name"), number, protocol };
     let spec = InstanceSpec {
         address: [10, 1, 2, 3].into(),
-        ports: vec![port("http", 8080, Protocol::Http), port("rpc", 9090, Protocol::Grpc)],
+        ports: [port("http", 8080, Protocol::Http), port("rpc", 9090, Protocol::Grpc)].into(),
         weight: 50,
         ready: true,
         labels: Labels::from([("language", "python"), ("a.b/c", "d"), ("replicas", "3")]),
-        capabilities: vec![
+        capabilities: [
             capability("image-processing", "2.1", Labels::from([("formats", "png,jpeg"), ("max_pixels", "1000000")])),
             capability("image-processing", "3", Labels::default()),
             capability("grpc:orders.v2", "", Labels::default()),
-        ],
+        ]
+        .into(),
         locality: Arc::new(Locality { region: "us-east-1".into(), zone: "us-east-1a".into(), sub_zone: "".into() }),
-        sla: Sla { latency_p99: Some(Duration::from_micros(12_500)), cost_per_request: Some(0.25), ..Sla::default() },
+        sla: Arc::new(Sla {
+            latency_p99: Some(Duration::from_micros(12_500)),
+            cost_per_request: Some(0.25),
+            ..Sla::default()
+        }),
         description: "Reads invoices".into(),
         card: None,
     };
@@ -480,13 +485,13 @@ fn any_instance() -> impl Strategy<Value = (Instance, Option<Load>)> {
             spec.labels = Labels::from([("language", "go"), ("none", "vision-1")]);
         }
         if !capabilities {
-            spec.capabilities.truncate(1);
+            spec.capabilities = spec.capabilities[..1].into();
         }
         if !attributes {
-            spec.capabilities.remove(0);
+            spec.capabilities = spec.capabilities[1..].into();
         }
         if !sla {
-            spec.sla = Sla { latency_p50: Some(Duration::from_millis(7)), ..Sla::default() };
+            spec.sla = Arc::new(Sla { latency_p50: Some(Duration::from_millis(7)), ..Sla::default() });
         }
         spec.ready = ready;
         spec.weight = if weight.is_multiple_of(2) { 50 } else { weight };
@@ -519,8 +524,9 @@ fn largest() -> (Instance, Load) {
     let mut instance = instance();
     let spec = Arc::make_mut(&mut instance.spec);
     spec.labels = (0..64).map(|index| (format!("l{index}"), "v".repeat(256))).collect();
-    spec.capabilities = (0..255).map(|index| capability(&format!("c{index}"), "1", Labels::default())).collect();
-    spec.capabilities.push(capability("long", "1", Labels::from([("text", "a".repeat(12_000).as_str())])));
+    let long = capability("long", "1", Labels::from([("text", "a".repeat(12_000).as_str())]));
+    let others = (0..255).map(|index| capability(&format!("c{index}"), "1", Labels::default()));
+    spec.capabilities = others.chain([long]).collect();
     spec.description = "a".repeat(1024).into();
     let load = Load { metrics: (0..64).map(|index| (format!("m{index}"), 1.0)).collect(), ..load() };
     (instance, load)
