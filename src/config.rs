@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::Path, path::PathBuf, time::Duration};
 use anyhow::Context;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use crate::{checks::CheckConfig, model::Limits, registry::brake::BrakeConfig};
+use crate::{checks::CheckConfig, model::Limits, registry::brake::BrakeConfig, storage::etcd::config::EtcdConfig};
 
 /// What keeps the registrations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -16,7 +16,7 @@ pub enum StorageKind {
     /// One file under the data directory.
     #[default]
     Redb,
-    /// Several Convoys, one truth. Not in this version.
+    /// Several Convoys, one truth.
     Etcd,
 }
 
@@ -32,6 +32,8 @@ pub struct Config {
     pub xds_address: SocketAddr,
     pub storage: StorageKind,
     pub data_dir: PathBuf,
+    /// For `storage: etcd`.
+    pub etcd: EtcdConfig,
     /// After a start without stored state: how long returning proxies keep what they have. 1.5 × the longest heartbeat
     /// interval.
     #[serde(deserialize_with = "duration")]
@@ -60,6 +62,7 @@ impl Default for Config {
             xds_address: local(7080),
             storage: StorageKind::default(),
             data_dir: "convoy-data".into(),
+            etcd: EtcdConfig::default(),
             settle: Duration::from_secs(15),
             cold_starts: 256,
             max_stream_age: None,
@@ -113,6 +116,9 @@ impl Config {
         config.limits.check()?;
         config.brake.check()?;
         config.checks.check()?;
+        if config.storage == StorageKind::Etcd {
+            config.etcd.check(config.limits.instances_per_call)?;
+        }
         Ok(config)
     }
 

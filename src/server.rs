@@ -29,7 +29,7 @@ use crate::{
     config::{Config, StorageKind},
     load,
     registry::{Registry, Settings, query::Queries},
-    storage::{Opened, Storage, memory::MemoryStore, redb::RedbStore},
+    storage::{Opened, Storage, etcd::EtcdStore, memory::MemoryStore, redb::RedbStore},
     telemetry::Metrics,
     xds::{
         admission::Admission,
@@ -128,7 +128,7 @@ pub struct Server {
 impl Server {
     /// Starts everything; when it returns, all ports are open.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        let (storage, opened) = open(&config)?;
+        let (storage, opened) = open(&config).await?;
         let metrics = Arc::new(Metrics::default());
         let (intake, fanout) = (Threads::start("intake", Some(1))?, Threads::start("xds", None)?);
         let http = intake.listen("http_address", config.http_address)?;
@@ -140,7 +140,10 @@ impl Server {
         let settings = Settings { limits: config.limits.clone(), brake: config.brake.clone() };
         let (registry, running) = Registry::start_beside(intake.handle(), storage, opened, settings, metrics.clone());
         let registry_task = AbortOnDrop(running);
-        core.spawn(async move { registry_task.await.context("the registry has failed") });
+        core.spawn(async move {
+            registry_task.await.context("the registry has failed")?;
+            anyhow::bail!("the registry has ended: its store is lost, or another one than when it was opened")
+        });
 
         let probing = Threads::start("checks", Some(1))?;
         let checks = checks::run(registry.clone(), config.checks.clone(), metrics.clone());
@@ -265,7 +268,7 @@ impl Server {
     }
 }
 
-fn open(config: &Config) -> anyhow::Result<(Arc<dyn Storage>, Opened)> {
+async fn open(config: &Config) -> anyhow::Result<(Arc<dyn Storage>, Opened)> {
     let new_store_id = uuid::Uuid::new_v4().simple().to_string();
     match config.storage {
         StorageKind::Memory => {
@@ -277,7 +280,11 @@ fn open(config: &Config) -> anyhow::Result<(Arc<dyn Storage>, Opened)> {
             tracing::info!(records = opened.records.len(), revision = %opened.revision, "the store is open");
             Ok((Arc::new(store), opened))
         }
-        StorageKind::Etcd => anyhow::bail!("storage: \"etcd\" is not in this version; choose redb or memory"),
+        StorageKind::Etcd => {
+            let (store, opened) = EtcdStore::open(&config.etcd, &new_store_id).await?;
+            tracing::info!(records = opened.records.len(), revision = %opened.revision, "etcd is open");
+            Ok((Arc::new(store), opened))
+        }
     }
 }
 

@@ -102,6 +102,7 @@ impl From<Error> for Problem {
             Error::LimitReached { what, limit } => {
                 Self::of("limit_reached", message, &what, limit, &format!("at most {limit}"))
             }
+            Error::TooLarge { .. } => Self::new("limit_reached", message),
             Error::Unavailable { .. } => Self::new("unavailable", message),
         }
     }
@@ -155,6 +156,7 @@ mod tests {
             Error::ProtocolConflict { service: service.clone(), port, fixed: Protocol::Http, given: Protocol::Tcp },
             Error::NotEmpty { service, instances: 1 },
             Error::LimitReached { what: "watchers".into(), limit: 1 },
+            Error::TooLarge { what: "changes".into() },
             Error::Unavailable { reason: "why".into() },
         ] {
             let problem = Problem::from(error);

@@ -23,7 +23,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use self::weights::{Seen, Weights};
 use crate::{
     model::{Incarnation, Instance, InstanceId, ServiceKey, Share, Verdict},
-    registry::{Registry, lease::Report, state::ServiceState},
+    registry::{Registry, command::Error, lease::Report, state::ServiceState},
 };
 
 const TICK: Duration = Duration::from_secs(1);
@@ -92,8 +92,11 @@ async fn store(registry: &Registry, key: &ServiceKey, mut batch: Vec<(InstanceId
     // One write has a bounded size; what is over it comes in the next interval.
     batch.truncate(registry.limits().instances_per_call);
     tracing::debug!(service = %key, instances = batch.len(), "load moves weights");
-    if let Err(error) = registry.set_shares(key.clone(), batch).await {
-        tracing::warn!(%error, service = %key, "weights cannot be stored");
+    match registry.set_shares(key.clone(), batch).await {
+        Ok(_) => {}
+        // They come again; and where the store fails, the registry says so.
+        Err(error @ Error::Unavailable { .. }) => tracing::debug!(%error, service = %key, "weights are not stored now"),
+        Err(error) => tracing::warn!(%error, service = %key, "weights cannot be stored"),
     }
 }
 

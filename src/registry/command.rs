@@ -90,6 +90,8 @@ pub enum Command {
     Restore(LeaseId),
     /// A lease's deadline has passed.
     Expire(LeaseId),
+    /// A lease that was deleted though it has members is put back.
+    MendLease(LeaseId),
     /// An instance's drain time is over.
     FinishDrain {
         key: InstanceKey,
@@ -119,6 +121,7 @@ impl Command {
             Self::ReleaseBrake(_) => "release_brake",
             Self::Restore(_) => "restore",
             Self::Expire(_) => "expire",
+            Self::MendLease(_) => "mend_lease",
             Self::FinishDrain { .. } => "finish_drain",
             Self::Forget(_) => "forget",
         }
@@ -172,6 +175,8 @@ pub enum Error {
     NotEmpty { service: ServiceKey, instances: usize },
     #[error("{what} has reached its limit of {limit}")]
     LimitReached { what: String, limit: usize },
+    #[error("this is more than one write may be, ask for less at once: {what}")]
+    TooLarge { what: String },
     #[error("the registry cannot write now, try again: {reason}")]
     Unavailable { reason: String },
 }

@@ -57,7 +57,7 @@ use crate::{
         CheckStatus, Incarnation, InstanceId, InstanceKey, InstanceSpec, LeaseId, Limits, OverrideHealth, RawKey,
         RawResource, Revision, ServiceKey, ServicePatch, Share, UnixMillis, Verdict,
     },
-    storage::{Opened, Storage},
+    storage::{Health, Opened, Storage},
     telemetry::{Census, Metrics},
 };
 
@@ -88,6 +88,7 @@ struct Inner {
     watches: Watches,
     /// The last write has failed.
     store_fails: Arc<AtomicBool>,
+    health: watch_channel::Receiver<Health>,
     /// What the store held when it was opened.
     opened_with: usize,
     trust: Arc<Trust>,
@@ -184,6 +185,7 @@ impl Registry {
             commands,
             watches: Watches::default(),
             store_fails: Arc::default(),
+            health: storage.health(),
             opened_with,
             trust: Arc::default(),
             braking: Arc::default(),
@@ -223,9 +225,14 @@ impl Registry {
         self.inner.opened_with > 0
     }
 
-    /// Whether writes go through: the last one did.
+    /// Whether writes go through: the last one did, and the store is not known to be away.
     pub fn is_writable(&self) -> bool {
-        !self.inner.store_fails.load(Ordering::Relaxed)
+        !self.inner.store_fails.load(Ordering::Relaxed) && *self.inner.health.borrow() == Health::Live
+    }
+
+    /// Whether the store can be reached. While it is away, what is known may be out of date.
+    pub fn store_health(&self) -> watch_channel::Receiver<Health> {
+        self.inner.health.clone()
     }
 
     /// Up to which revision every change is in the snapshot, and has been marked dirty.

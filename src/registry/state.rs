@@ -27,6 +27,9 @@ use crate::{
     storage::{Change, Commit, Key, Record},
 };
 
+/// Of a record that is not in the store.
+pub(super) const ABSENT: Revision = Revision(0);
+
 /// All services at one revision.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -216,6 +219,8 @@ pub struct Effects {
     pub dirty: BTreeSet<Dirty>,
     pub leases_set: Vec<(LeaseId, Duration)>,
     pub leases_gone: Vec<LeaseId>,
+    /// Deleted, though they have members: to be put back.
+    pub leases_missed: Vec<LeaseId>,
     /// What the agent has said under a lease has another digest now; the last one counts.
     pub digests: Vec<(LeaseId, Digest)>,
     pub drains: Vec<(InstanceKey, Duration)>,
@@ -323,6 +328,13 @@ impl State {
                         let (members, digest) = Default::default();
                         new.insert(LeaseState { lease, members, digest });
                     }
+                }
+            }
+            // Somebody joined it by way of another replica just when it was taken for empty: it goes on.
+            (Key::Lease(id), _) if self.leases.get(&id).is_some_and(|state| !state.members.is_empty()) => {
+                if let Some(state) = self.leases.get_mut(&id) {
+                    state.lease.revision = ABSENT;
+                    effects.leases_missed.push(id);
                 }
             }
             (Key::Lease(id), _) => {

@@ -307,6 +307,11 @@ impl Task {
                     let queue = if in_flight.pending.reply.is_some() { &mut self.asked } else { &mut self.due };
                     queue.push_back(in_flight.pending);
                 }
+                Err(CommitError::TooLarge(what)) => self.refuse(in_flight.pending, Error::TooLarge { what }),
+                Err(error @ CommitError::Busy) => {
+                    self.metrics.write(in_flight.pending.command.as_str(), false);
+                    answer(in_flight.pending.reply, Err(Error::Unavailable { reason: error.to_string() }));
+                }
                 Err(error) => self.refuse(in_flight.pending, Error::Unavailable { reason: error.to_string() }),
             }
         }
@@ -412,6 +417,9 @@ impl Task {
         }
         for (lease, digest) in &effects.digests {
             self.leases.set_digest(*lease, *digest);
+        }
+        for lease in &effects.leases_missed {
+            self.enqueue_own(Command::MendLease(*lease));
         }
         let mut kept_gone = false;
         for lease in &effects.leases_gone {

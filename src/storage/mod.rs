@@ -4,18 +4,32 @@
 //! nothing else, so that every store looks the same to everything above. One `Transaction` is one atomic write with one
 //! revision. A transaction says which revisions it was planned on; if one of these moved, it does nothing and answers
 //! `Conflict` (only a store with several writers ever does).
+//!
+//! Transactions of one call that touch the same keys are written in their order. Others may come in any, and a store may
+//! write several of them as one, under one revision.
 
+pub mod etcd;
 pub mod memory;
 pub mod record;
 pub mod redb;
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+#[path = "../../tests/support/etcd.rs"]
+#[allow(dead_code, reason = "each suite uses a part of it")]
+mod real_etcd;
+#[cfg(test)]
+#[path = "../../tests/support/wheel.rs"]
+mod wheel;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 use crate::model::{
     Instance, InstanceKey, Lease, LeaseId, RawKey, RawResource, Revision, Service, ServiceKey, Tombstone,
@@ -52,6 +66,9 @@ pub struct Transaction {
     /// The revisions that these keys must have; 0 for a key that must be absent.
     pub expect: Vec<(Key, Revision)>,
     pub changes: Vec<Change>,
+    /// Services of which no instance may have changed since a revision: none has come that was not known. Only a store with
+    /// several writers looks; where there is one, it knows.
+    pub still: Vec<(ServiceKey, Revision)>,
     /// A crash may lose it: it becomes durable with the next write that is not, and soon in any case.
     pub lazy: bool,
 }
@@ -71,6 +88,23 @@ pub enum CommitError {
     /// Whether it was written is not known; try again later.
     #[error("the store is not available: {0}")]
     Unavailable(String),
+    /// It would never be taken as it is.
+    #[error("{0}")]
+    TooLarge(String),
+    /// A lazy one, of which there are too many now. Nothing is wrong.
+    #[error("so many writes come back by themselves that this one has to wait")]
+    Busy,
+}
+
+/// Whether a store can be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    Live,
+    /// What is known may be out of date since then; nothing can be written.
+    Away {
+        since: Instant,
+        reason: Arc<str>,
+    },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -97,8 +131,14 @@ pub(crate) const COMMITS_IN_FLIGHT: usize = 1024;
 
 #[async_trait]
 pub trait Storage: Send + Sync + 'static {
-    /// Writes durably, in order, at once. One outcome for each transaction, in their order.
+    /// Writes durably, at once. One outcome for each transaction, in their order.
     async fn commit(&self, transactions: Vec<Transaction>) -> Vec<Result<Revision, CommitError>>;
+
+    /// Whether the store can be reached. One within this process always can, and has nobody who says otherwise: the
+    /// receiver's sender is gone then.
+    fn health(&self) -> watch::Receiver<Health> {
+        watch::channel(Health::Live).1
+    }
 }
 
 /// Sends what was committed down the stream, and answers with the revisions. Used by the stores with one writer.

@@ -352,7 +352,7 @@ mod tests {
 
     fn put(id: &str) -> Transaction {
         let (key, record) = instance("a", id, 1);
-        Transaction { expect: Vec::new(), changes: vec![Change { key, record: Some(record) }], lazy: false }
+        Transaction { changes: vec![Change { key, record: Some(record) }], ..Transaction::default() }
     }
 
     /// After a failed write it is not known whether it happened: the file says so when it is open again.

@@ -16,6 +16,8 @@ mod machine;
 mod python;
 mod times;
 mod wait;
+#[path = "../support/wheel.rs"]
+mod wheel;
 mod written;
 
 mod barrier;

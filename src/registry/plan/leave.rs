@@ -8,8 +8,11 @@ use crate::{
         Drain, Incarnation, Instance, InstanceKey, LeaseId, Limits, RemovalCause, UnixMillis,
         service::DEFAULT_DRAIN_TIME,
     },
-    registry::{command::Error, state::State},
-    storage::Key,
+    registry::{
+        command::Error,
+        state::{ABSENT, State},
+    },
+    storage::{Key, Record},
 };
 
 impl State {
@@ -69,6 +72,15 @@ impl State {
             return plan;
         }
         self.remove(state.members.iter().take(limits.instances_per_call), RemovalCause::Expired, now)
+    }
+
+    pub(super) fn plan_mend_lease(&self, id: LeaseId) -> Plan {
+        let mut plan = Plan::default();
+        if let Some(state) = self.lease(id).filter(|state| state.lease.revision == ABSENT) {
+            plan.expect(Key::Lease(id), ABSENT);
+            plan.put(Key::Lease(id), Record::Lease(*state.lease.value));
+        }
+        plan
     }
 
     pub(super) fn plan_finish_drain(&self, key: &InstanceKey, incarnation: Incarnation, now: UnixMillis) -> Plan {

@@ -156,6 +156,7 @@ impl State {
             Command::ReleaseBrake(_) => Ok(Plan::default()),
             Command::Restore(lease) => Ok(self.plan_restore(*lease, now, limits)),
             Command::Expire(lease) => Ok(self.plan_expire(*lease, now, limits)),
+            Command::MendLease(lease) => Ok(self.plan_mend_lease(*lease)),
             Command::FinishDrain { key, incarnation } => Ok(self.plan_finish_drain(key, *incarnation, now)),
             Command::Forget(keys) => Ok(self.plan_forget(keys)),
         }

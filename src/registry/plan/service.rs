@@ -50,6 +50,8 @@ impl State {
         }
         let mut plan = Plan::default();
         plan.expect(Key::Service(key.clone()), state.service.revision);
+        // One that registers by way of another replica does not change the service.
+        plan.transaction.still.push((key.clone(), self.snapshot().revision));
         plan.delete(Key::Service(key.clone()));
         Ok(plan)
     }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::storage::Change;
 
 #[test]
 fn the_first_registration_makes_the_service() {
@@ -59,6 +60,26 @@ fn a_lease_holds_many_instances_and_ends_with_the_last() {
     assert!(book.effects.leases_gone.is_empty());
     book.deregister("api/1", None).expect("deregistered");
     assert_eq!(book.effects.leases_gone, [lease]);
+}
+
+/// With several writers: one takes the lease for empty, and another's instance has just joined it.
+#[test]
+fn a_lease_that_is_deleted_though_it_has_members_goes_on_and_is_put_back() {
+    let mut book = Book::default();
+    let lease = book.register(&[("web/1", spec(1))]).expect("registered");
+    let change = Change { key: crate::storage::Key::Lease(lease), record: None };
+    let revision = Revision(book.snapshot().revision.0 + 1);
+    book.effects = book.state.apply(Commit { revision, changes: vec![change] }, book.now);
+    assert_eq!((&book.effects.leases_gone[..], &book.effects.leases_missed[..]), (&[][..], &[lease][..]));
+    // It is expected as the store has it.
+    let plan = book.state.plan(&Command::MendLease(lease), book.now, &book.limits).expect("planned");
+    assert_eq!(plan.transaction.expect, [(crate::storage::Key::Lease(lease), Revision(0))]);
+    book.effects =
+        book.state.apply(Commit { revision: Revision(revision.0 + 1), changes: plan.transaction.changes }, book.now);
+    let again = book.state.plan(&Command::MendLease(lease), book.now, &book.limits).expect("planned");
+    assert!(again.transaction.changes.is_empty(), "each replica would");
+    book.expire(lease);
+    assert_eq!((book.get("web/1"), &book.effects.leases_gone[..]), (None, &[lease][..]));
 }
 
 #[test]

@@ -1,0 +1,146 @@
+//! Durable registrations through etcd, beside bare puts: the same etcd, one connection each, so many callers, each with its
+//! next call when the last is answered. `cargo bench --bench etcd -- --help`; `docs/performance.md` says what it means.
+
+#[path = "../tests/support/etcd.rs"]
+#[allow(dead_code, reason = "each suite uses a part of it")]
+mod etcd;
+#[path = "../tests/support/wheel.rs"]
+mod wheel;
+
+use std::{
+    net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use clap::Parser;
+use convoy::{
+    model::{Limits, parse},
+    registry::Registry,
+    storage::etcd::{EtcdStore, config::EtcdConfig},
+    telemetry::Metrics,
+};
+use convoy_client::proto::{Port, Protocol, Registration};
+use tokio::task::JoinSet;
+use tonic::{client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
+use tonic_prost::ProstCodec;
+
+/// As large as the instances that are registered, in etcd.
+const VALUE_BYTES: usize = 200;
+/// Registrations go to so many services in turns.
+const SERVICES: u32 = 100;
+
+/// Measures registrations through etcd beside bare puts.
+#[derive(Clone, Debug, Parser)]
+struct Options {
+    #[arg(long, default_value_t = 64)]
+    callers: u32,
+    /// How often both are measured, in turns; the medians are shown
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// How long each measurement takes
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Members of the etcd
+    #[arg(long, default_value_t = 1)]
+    members: usize,
+    /// What cargo says to every bench
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    let cluster = etcd::Cluster::start(options.members, &["--quota-backend-bytes", "8589934592"]);
+    let config = EtcdConfig { endpoints: cluster.endpoints(), ..EtcdConfig::default() };
+    let (store, opened) = EtcdStore::open(&config, "bench").await?;
+    let settings = Limits { instances_per_service: 1_000_000, ..Limits::default() }.into();
+    let (registry, _running) = Registry::start(Arc::new(store), opened, settings, Arc::new(Metrics::default()));
+    let channel = Channel::from_shared(config.endpoints[0].clone())?.tcp_nodelay(true).connect().await?;
+    let next = Arc::new(AtomicU32::new(0));
+    let (mut bare, mut registered) = (Vec::new(), Vec::new());
+    for round in 1..=options.rounds {
+        let (channel, numbers) = (channel.clone(), next.clone());
+        bare.push(measure(&options, move || put(channel.clone(), numbers.fetch_add(1, Relaxed))).await?);
+        let (registry, numbers) = (registry.clone(), next.clone());
+        registered.push(measure(&options, move || register(registry.clone(), numbers.fetch_add(1, Relaxed))).await?);
+        let (bare, registered) = (bare[round - 1], registered[round - 1]);
+        println!("round {round}: bare puts {bare:.0} /s, registrations {registered:.0} /s: {:.2}", registered / bare);
+    }
+    let (bare, registered) = (median(bare), median(registered));
+    println!(
+        "{} callers, {} members, median: bare puts {bare:.0} /s, registrations {registered:.0} /s: {:.2}",
+        options.callers,
+        options.members,
+        registered / bare
+    );
+    Ok(())
+}
+
+/// Calls a second.
+async fn measure<F>(options: &Options, call: impl Fn() -> F + Clone + Send + 'static) -> anyhow::Result<f64>
+where
+    F: Future<Output = anyhow::Result<()>> + Send,
+{
+    let (begun, time) = (Instant::now(), Duration::from_secs_f64(options.seconds));
+    let mut callers = JoinSet::new();
+    for _ in 0..options.callers {
+        let call = call.clone();
+        callers.spawn(async move {
+            let mut count = 0_u32;
+            while begun.elapsed() < time {
+                call().await?;
+                count += 1;
+            }
+            anyhow::Ok(count)
+        });
+    }
+    let mut count = 0;
+    while let Some(caller) = callers.join_next().await {
+        count += caller??;
+    }
+    Ok(f64::from(count) / begun.elapsed().as_secs_f64())
+}
+
+fn median(mut of: Vec<f64>) -> f64 {
+    of.sort_by(f64::total_cmp);
+    of[of.len() / 2]
+}
+
+/// etcd's `PutRequest`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Put {
+    #[prost(bytes = "vec", tag = "1")]
+    key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+}
+
+async fn put(channel: Channel, number: u32) -> anyhow::Result<()> {
+    let mut client = Grpc::new(channel);
+    client.ready().await?;
+    let put = Put { key: format!("/bare/{number}").into(), value: vec![7; VALUE_BYTES] };
+    let path = PathAndQuery::from_static("/etcdserverpb.KV/Put");
+    let codec: ProstCodec<Put, ()> = ProstCodec::default();
+    client.unary(tonic::Request::new(put), path, codec).await.context("a put")?;
+    Ok(())
+}
+
+async fn register(registry: Registry, number: u32) -> anyhow::Result<()> {
+    let registration = Registration {
+        service: format!("service-{}", number % SERVICES),
+        id: format!("instance-{number}"),
+        address: Ipv4Addr::from(0x0a00_0000 + number).to_string(),
+        ports: vec![Port { name: "http".into(), port: 80, protocol: Protocol::Http.into() }],
+        labels: [("version".to_owned(), "1.2.3".to_owned())].into(),
+        ..Registration::default()
+    };
+    let (key, spec) = parse::registration(registration, None, &Limits::default())?;
+    registry.register(None, Some(Duration::from_secs(86_400)), None, vec![(key, spec)]).await?;
+    Ok(())
+}
