@@ -13,7 +13,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, HashMap},
+    collections::{BTreeMap, BinaryHeap, HashMap, HashSet},
     net::SocketAddr,
     sync::Arc,
     time::Duration,
@@ -201,7 +201,8 @@ pub struct Schedule {
     services: HashMap<ServiceKey, BTreeMap<TargetKey, usize>>,
     /// The next probe of each target that has none under way; entries of other generations are left over.
     due: BinaryHeap<Reverse<(u64, usize, u64)>>,
-    under_way: usize,
+    /// Probes whose result is owed, also those of targets that have changed or gone meanwhile: each holds a socket.
+    under_way: HashSet<Ticket>,
     generations: u64,
     /// How many places have been given.
     places: u64,
@@ -217,7 +218,7 @@ impl Schedule {
             free: Vec::new(),
             services: HashMap::new(),
             due: BinaryHeap::new(),
-            under_way: 0,
+            under_way: HashSet::new(),
             generations: 0,
             places: seed,
             counts: Counts::default(),
@@ -253,6 +254,11 @@ impl Schedule {
         self.slots[index].as_ref().map(|slot| slot.status)
     }
 
+    /// Those that fail.
+    pub fn failing(&self) -> impl Iterator<Item = &Arc<Target>> {
+        self.slots.iter().flatten().filter(|slot| slot.status == CheckStatus::Failing).map(|slot| &slot.target)
+    }
+
     pub fn targets_of(&self, service: &ServiceKey) -> impl Iterator<Item = &TargetKey> {
         self.services.get(service).into_iter().flat_map(BTreeMap::keys)
     }
@@ -276,7 +282,6 @@ impl Schedule {
                 return;
             }
             if slot.target.incarnation == target.incarnation {
-                self.under_way -= usize::from(slot.under_way);
                 slot.under_way = false;
                 slot.generation = generation;
                 slot.target = Arc::new(target);
@@ -331,7 +336,6 @@ impl Schedule {
             self.services.remove(service);
         }
         if let Some(slot) = self.slots[index].take() {
-            self.under_way -= usize::from(slot.under_way);
             self.counts.count(slot.status, false);
             self.free.push(index);
         }
@@ -341,7 +345,7 @@ impl Schedule {
     pub fn next_ms(&mut self) -> Option<u64> {
         while let Some(Reverse((at, index, generation))) = self.due.peek() {
             if self.slots[*index].as_ref().is_some_and(|slot| slot.generation == *generation) {
-                return (self.under_way < self.concurrency).then_some(*at);
+                return (self.under_way.len() < self.concurrency).then_some(*at);
             }
             self.due.pop();
         }
@@ -354,17 +358,18 @@ impl Schedule {
         let Reverse((_, index, generation)) = self.due.pop()?;
         let slot = self.slots[index].as_mut()?;
         slot.under_way = true;
-        self.under_way += 1;
-        Some((Ticket { index, generation }, slot.target.clone()))
+        let ticket = Ticket { index, generation };
+        self.under_way.insert(ticket);
+        Some((ticket, slot.target.clone()))
     }
 
     /// A result. None of a target that is gone or has changed: its answer was to another question.
     pub fn done(&mut self, ticket: Ticket, finding: Finding, now_ms: u64) -> Option<(Arc<Target>, Option<Turn>)> {
-        let slot = self.slots.get_mut(ticket.index)?.as_mut().filter(|slot| slot.generation == ticket.generation)?;
-        if !std::mem::take(&mut slot.under_way) {
+        if !self.under_way.remove(&ticket) {
             return None;
         }
-        self.under_way -= 1;
+        let slot = self.slots.get_mut(ticket.index)?.as_mut().filter(|slot| slot.generation == ticket.generation)?;
+        slot.under_way = false;
         let mut turn = None;
         if let Some(status) = slot.judge(finding, now_ms) {
             self.counts.count(slot.status, false);

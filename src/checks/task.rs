@@ -76,6 +76,8 @@ struct Prober {
     reports: BTreeMap<InstanceKey, BTreeMap<Arc<str>, CheckReport>>,
     evictions: BTreeMap<InstanceKey, Incarnation>,
     writing: JoinSet<Written>,
+    /// Whether failures were believed when that was last seen.
+    believed: bool,
     /// Whose reports are being written.
     in_writing: BTreeSet<InstanceKey>,
     retry_at: Instant,
@@ -96,6 +98,7 @@ impl Prober {
             reports: BTreeMap::new(),
             evictions: BTreeMap::new(),
             writing: JoinSet::new(),
+            believed: true,
             in_writing: BTreeSet::new(),
             retry_at: Instant::now(),
         }
@@ -136,10 +139,15 @@ impl Prober {
         u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// What the brake asks: whether those that fail are to be believed.
-    fn tell_counts(&self) {
+    /// What the brake asks: whether those that fail are to be believed. When they no longer are, that is also about those
+    /// which failed before it was seen.
+    fn tell_counts(&mut self) {
         let counts = self.schedule.counts();
         self.registry.trust().set(counts.targets, counts.passing);
+        let believed = self.registry.trust().believed();
+        if std::mem::replace(&mut self.believed, believed) && !believed {
+            self.say_failing_again();
+        }
         self.metrics.check_targets(self.schedule.len());
     }
 
@@ -172,6 +180,9 @@ impl Prober {
             None => {}
             Some(Turn::To(status)) => {
                 self.metrics.check_turn(status.as_str());
+                if status != CheckStatus::Failing {
+                    self.evictions.remove(&target.instance);
+                }
                 tracing::debug!(key = %target.instance, check = %target.check.name, status = status.as_str(), output = found.output, "check");
                 self.report(&target.instance, target.incarnation, &target.check, status, &found.output);
             }
@@ -179,6 +190,19 @@ impl Prober {
             Some(Turn::Evict) if !self.registry.trust().believed() => {}
             Some(Turn::Evict) => drop(self.evictions.insert(target.instance.clone(), target.incarnation)),
         }
+    }
+
+    fn say_failing_again(&mut self) {
+        let snapshot = self.registry.snapshot();
+        let again = |target: &Arc<Target>| {
+            let instance = &snapshot.instance(&target.instance)?.value;
+            let state = instance.checks.iter().find(|state| state.name == target.check.name)?;
+            let fails = state.status == CheckStatus::Failing && instance.incarnation == target.incarnation;
+            let (key, incarnation, state) = (instance.key.clone(), instance.incarnation, state.clone());
+            fails.then_some(CheckReport { key, incarnation, state, braked: false, gone: false })
+        };
+        let reports: Vec<CheckReport> = self.schedule.failing().filter_map(again).collect();
+        reports.into_iter().for_each(|report| self.say(report));
     }
 
     fn report(

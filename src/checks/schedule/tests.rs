@@ -233,7 +233,8 @@ fn histories_from_seeds() {
             }
             assert_eq!(schedule.len(), alive.len(), "seed {seed}");
             assert_eq!(schedule.counts(), schedule.counts_of(&service), "seed {seed}");
-            assert!(schedule.under_way <= 8, "seed {seed}");
+            assert_eq!(schedule.under_way.len(), under_way.len(), "seed {seed}");
+            assert!(under_way.len() <= 8, "seed {seed}: also of those that changed or left while they were asked");
             let idle = schedule.slots.iter().flatten().filter(|slot| !slot.under_way).count();
             let due = schedule.due.iter().filter(|Reverse((_, index, generation))| {
                 schedule.slots[*index].as_ref().is_some_and(|slot| slot.generation == *generation && !slot.under_way)

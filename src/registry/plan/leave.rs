@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{Plan, check_newer, tombstone};
 use crate::{
     model::{
-        Drain, Incarnation, Instance, InstanceKey, LeaseId, Limits, RemovalCause, UnixMillis,
-        service::DEFAULT_DRAIN_TIME,
+        CheckKind, CheckState, CheckStatus, Drain, Incarnation, Instance, InstanceKey, LeaseId, Limits, RemovalCause,
+        UnixMillis, service::DEFAULT_DRAIN_TIME,
     },
     registry::{
         command::Error,
@@ -32,10 +32,12 @@ impl State {
         Ok(self.remove([key], RemovalCause::Deregistered, now))
     }
 
-    /// Removes an instance whose liveness check has failed for so long.
+    /// Removes an instance whose liveness check has failed for so long; not one that has recovered meanwhile.
     pub(super) fn plan_evict(&self, key: &InstanceKey, incarnation: Incarnation, now: UnixMillis) -> Plan {
-        match self.snapshot().instance(key) {
-            Some(current) if current.value.incarnation == incarnation => self.remove([key], RemovalCause::Evicted, now),
+        let fails = |check: &CheckState| check.kind == CheckKind::Liveness && check.status == CheckStatus::Failing;
+        let of = self.snapshot().instance(key).filter(|of| of.value.incarnation == incarnation);
+        match of {
+            Some(current) if current.value.checks.iter().any(fails) => self.remove([key], RemovalCause::Evicted, now),
             _ => Plan::default(),
         }
     }

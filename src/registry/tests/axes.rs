@@ -98,7 +98,15 @@ fn the_brake_of_a_lease_is_not_the_probes_to_take_back() {
 fn the_evicted_may_return() {
     let mut book = Book::default();
     book.register_as(None, Some(1), &[("web/1", spec(1))]).expect("registered");
-    book.run(&Command::Evict { key: key("web/1"), incarnation: Incarnation(1) }).expect("planned");
+    let evict = Command::Evict { key: key("web/1"), incarnation: Incarnation(1) };
+    for status in [CheckStatus::Passing, CheckStatus::Failing] {
+        let Command::ReportChecks(mut reports) = report("web/1", status, 1) else { unreachable!() };
+        reports[0].state.kind = CheckKind::Liveness;
+        book.run(&Command::ReportChecks(reports)).expect("planned");
+        book.events();
+        book.run(&evict).expect("planned");
+        assert_eq!(book.get("web/1").is_some(), status == CheckStatus::Passing, "one that has recovered stays");
+    }
     assert_eq!(book.events(), [("1".to_owned(), EventKind::Removed(RemovalCause::Evicted))]);
     book.register_as(None, Some(1), &[("web/1", spec(1))]).expect("registered");
 }
