@@ -42,8 +42,14 @@ const MAX_STREAMS: usize = 20_000;
 const MAX_CLUSTERS: usize = 10_000;
 const MAX_PLACES: usize = 256;
 const MAX_ENDPOINTS: usize = 10_000;
-/// And of all streams together, clusters and endpoints.
+/// And of all streams together, clusters, places and endpoints, and what their names take.
 const MAX_ENTRIES: usize = 1_000_000;
+/// So many bytes of names count as one more.
+const BYTES_OF_ENTRY: usize = 64;
+/// Of a cluster, a node, and the parts of a place together; what has a longer one is not kept.
+const MAX_NAME_BYTES: usize = 1024;
+/// A report of ten thousand clusters is smaller.
+const MAX_REPORT_BYTES: usize = 8 << 20;
 /// A shorter interval would make rates of nothing.
 const SHORTEST: Duration = Duration::from_millis(100);
 
@@ -88,27 +94,37 @@ impl ClusterLoad {
             load.total.add(rates);
             let locality = place.locality.clone().unwrap_or_default();
             let locality = Locality { region: locality.region, zone: locality.zone, sub_zone: locality.sub_zone };
-            if load.places.len() < MAX_PLACES || load.places.contains_key(&locality) {
-                load.places.entry(locality).or_default().add(rates);
-            }
+            load.add_place(&locality, rates);
             for endpoint in &place.upstream_endpoint_stats {
                 let Some(address) = endpoint.address.as_ref().and_then(socket_address) else { continue };
-                if load.endpoints.len() < MAX_ENDPOINTS || load.endpoints.contains_key(&address) {
-                    load.endpoints.entry(address).or_default().add(of_endpoint(endpoint, seconds));
-                }
+                load.add_endpoint(address, of_endpoint(endpoint, seconds));
             }
         }
         load
     }
 
+    fn add_place(&mut self, place: &Locality, rates: Rates) {
+        if let Some(known) = self.places.get_mut(place) {
+            known.add(rates);
+        } else if self.places.len() < MAX_PLACES && bytes_of(place) <= MAX_NAME_BYTES {
+            self.places.insert(place.clone(), rates);
+        }
+    }
+
+    fn add_endpoint(&mut self, address: SocketAddr, rates: Rates) {
+        if self.endpoints.len() < MAX_ENDPOINTS || self.endpoints.contains_key(&address) {
+            self.endpoints.entry(address).or_default().add(rates);
+        }
+    }
+
     fn add(&mut self, other: &Self) {
         self.total.add(other.total);
         self.dropped += other.dropped;
-        for (locality, rates) in &other.places {
-            self.places.entry(locality.clone()).or_default().add(*rates);
+        for (place, rates) in &other.places {
+            self.add_place(place, *rates);
         }
         for (address, rates) in &other.endpoints {
-            self.endpoints.entry(*address).or_default().add(*rates);
+            self.add_endpoint(*address, *rates);
         }
     }
 
@@ -116,9 +132,14 @@ impl ClusterLoad {
         self.total.is_zero() && self.dropped == 0.0
     }
 
-    fn entries(&self) -> usize {
-        1 + self.endpoints.len()
+    fn entries(&self, name: &str) -> usize {
+        let bytes = name.len() + self.places.keys().map(bytes_of).sum::<usize>();
+        1 + self.endpoints.len() + self.places.len() + bytes / BYTES_OF_ENTRY
     }
+}
+
+fn bytes_of(place: &Locality) -> usize {
+    place.region.len() + place.zone.len() + place.sub_zone.len()
 }
 
 fn duration(from: &WireDuration) -> Option<Duration> {
@@ -161,7 +182,7 @@ struct Reporter {
 
 #[derive(Debug, Default)]
 struct Kept {
-    streams: HashMap<u64, Reporter>,
+    streams: HashMap<u64, Arc<Reporter>>,
     entries: usize,
 }
 
@@ -182,11 +203,14 @@ impl LoadReports {
         let mut clusters: HashMap<String, ClusterLoad> = HashMap::new();
         for stats in stats {
             let load = ClusterLoad::new(stats);
-            if !load.is_idle() && (clusters.len() < MAX_CLUSTERS || clusters.contains_key(&stats.cluster_name)) {
+            if !load.is_idle()
+                && stats.cluster_name.len() <= MAX_NAME_BYTES
+                && (clusters.len() < MAX_CLUSTERS || clusters.contains_key(&stats.cluster_name))
+            {
                 clusters.entry(stats.cluster_name.clone()).or_default().add(&load);
             }
         }
-        let entries: usize = clusters.values().map(ClusterLoad::entries).sum();
+        let entries: usize = clusters.iter().map(|(name, load)| load.entries(name)).sum();
         let mut kept = self.lock();
         let before = kept.streams.remove(&stream);
         kept.entries -= before.map_or(0, |before| before.entries);
@@ -195,7 +219,7 @@ impl LoadReports {
             return;
         }
         kept.entries += entries;
-        kept.streams.insert(stream, Reporter { node: node.into(), clusters, entries });
+        kept.streams.insert(stream, Arc::new(Reporter { node: node.into(), clusters, entries }));
     }
 
     fn forget(&self, stream: u64) {
@@ -207,9 +231,10 @@ impl LoadReports {
 
     /// What all proxies together report about some clusters, and how many nodes do.
     pub fn of(&self, clusters: &[Arc<str>]) -> (ClusterLoad, usize) {
-        let kept = self.lock();
+        // Summed outside of the lock: those who report wait for it on the proxies' threads.
+        let reporters: Vec<Arc<Reporter>> = self.lock().streams.values().cloned().collect();
         let (mut sum, mut nodes) = (ClusterLoad::default(), HashSet::new());
-        for reporter in kept.streams.values() {
+        for reporter in &reporters {
             for load in clusters.iter().filter_map(|cluster| reporter.clusters.get(&**cluster)) {
                 sum.add(load);
                 nodes.insert(&*reporter.node);
@@ -245,8 +270,7 @@ pub struct Lrs {
 }
 
 pub fn service(reports: Arc<LoadReports>, stopping: watch::Receiver<bool>) -> LoadReportingServiceServer<Lrs> {
-    LoadReportingServiceServer::new(Lrs { reports, stopping })
-        .max_decoding_message_size(super::server::MAX_REQUEST_BYTES)
+    LoadReportingServiceServer::new(Lrs { reports, stopping }).max_decoding_message_size(MAX_REPORT_BYTES)
 }
 
 type Answers = Pin<Box<dyn Messages<Item = Result<LoadStatsResponse, Status>> + Send>>;
@@ -283,8 +307,10 @@ impl Stream {
             return None;
         }
         let node = request.node.unwrap_or_default();
-        if node.id.is_empty() {
-            return Some(Err(Status::invalid_argument("node.id: the first request names the node")));
+        if node.id.is_empty() || node.id.len() > MAX_NAME_BYTES {
+            return Some(Err(Status::invalid_argument(
+                "node.id: the first request names the node, in 1 to 1024 bytes",
+            )));
         }
         self.node = node.id;
         let load_reporting_interval = Some(WireDuration { seconds: INTERVAL.as_secs() as i64, nanos: 0 });
@@ -367,6 +393,21 @@ mod tests {
         assert_eq!((of("a").0.total.issued, of("a").1), (15.0, 1));
         drop((one, two));
         assert_eq!((of("a"), reports.streams(), reports.lock().entries), ((ClusterLoad::default(), 0), 0, 0));
+    }
+
+    #[test]
+    fn what_a_proxy_may_make_grow_has_a_limit() {
+        let reports = Arc::<LoadReports>::default();
+        let mut one = stream(&reports, "one");
+        let places = |from: usize| (from..from + 200).map(|zone| place(&format!("{zone:0>60}"), 80, 1, 0)).collect();
+        // One cluster twice, with a place too long to keep, and a name too long.
+        let odd = stats("a", vec![place(&"z".repeat(MAX_NAME_BYTES + 1), 80, 1, 0)]);
+        say(&mut one, vec![odd, stats("a", places(0)), stats("a", places(200)), stats(&"n".repeat(2_000), places(0))]);
+        let (sum, _) = reports.of(&["a".into()]);
+        assert_eq!((sum.places.len(), sum.total.issued), (MAX_PLACES, 200.5), "the sums are whole");
+        assert_eq!(reports.lock().streams[&one.id].clusters.len(), 1);
+        let least = MAX_PLACES + MAX_PLACES * 60 / BYTES_OF_ENTRY;
+        assert!(reports.lock().entries >= least, "names count: {}", reports.lock().entries);
     }
 
     #[test]
