@@ -88,15 +88,18 @@ async fn turn(registry: &Registry, services: &mut HashMap<ServiceKey, Of>) {
     }
 }
 
-async fn store(registry: &Registry, key: &ServiceKey, mut batch: Vec<(InstanceId, Incarnation, Share)>) {
-    // One write has a bounded size; what is over it comes in the next interval.
-    batch.truncate(registry.limits().instances_per_call);
+/// One batch of a service, in writes of a bounded size.
+async fn store(registry: &Registry, key: &ServiceKey, batch: Vec<(InstanceId, Incarnation, Share)>) {
     tracing::debug!(service = %key, instances = batch.len(), "load moves weights");
-    match registry.set_shares(key.clone(), batch).await {
-        Ok(_) => {}
-        // They come again; and where the store fails, the registry says so.
-        Err(error @ Error::Unavailable { .. }) => tracing::debug!(%error, service = %key, "weights are not stored now"),
-        Err(error) => tracing::warn!(%error, service = %key, "weights cannot be stored"),
+    for some in batch.chunks(registry.limits().instances_per_call) {
+        match registry.set_shares(key.clone(), some.to_vec()).await {
+            Ok(_) => {}
+            // What is left comes again; and where the store fails, the registry says so.
+            Err(error @ Error::Unavailable { .. }) => {
+                return tracing::debug!(%error, service = %key, "weights are not stored now");
+            }
+            Err(error) => return tracing::warn!(%error, service = %key, "weights cannot be stored"),
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -63,6 +63,8 @@ use crate::{
 
 /// Commands that wait to be planned; the callers of more wait for a place, and not for ever.
 const COMMANDS_WAITING: usize = 4096;
+/// How long a write that failed stands for all: then somebody has to try, or nobody would know that it goes again.
+const STORE_FAILURE_LASTS_MS: u64 = 5_000;
 const COMMAND_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The handle that everybody else holds; cheap to clone.
@@ -87,7 +89,8 @@ struct Inner {
     commands: mpsc::Sender<Queued>,
     watches: Watches,
     /// The last write has failed.
-    store_fails: Arc<AtomicBool>,
+    /// When a write has failed last, in elapsed time; 0 if the last one did not.
+    store_failed_ms: Arc<AtomicU64>,
     health: watch_channel::Receiver<Health>,
     /// What the store held when it was opened.
     opened_with: usize,
@@ -184,7 +187,7 @@ impl Registry {
             dirty_services: Arc::default(),
             commands,
             watches: Watches::default(),
-            store_fails: Arc::default(),
+            store_failed_ms: Arc::default(),
             health: storage.health(),
             opened_with,
             trust: Arc::default(),
@@ -227,7 +230,9 @@ impl Registry {
 
     /// Whether writes go through: the last one did, and the store is not known to be away.
     pub fn is_writable(&self) -> bool {
-        !self.inner.store_fails.load(Ordering::Relaxed) && *self.inner.health.borrow() == Health::Live
+        let failed = self.inner.store_failed_ms.load(Ordering::Relaxed);
+        let fails = failed > 0 && self.inner.clock.elapsed_ms() < failed + STORE_FAILURE_LASTS_MS;
+        !fails && *self.inner.health.borrow() == Health::Live
     }
 
     /// Whether the store can be reached. While it is away, what is known may be out of date.

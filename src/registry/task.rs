@@ -9,7 +9,7 @@ use std::{
     collections::{BTreeSet, VecDeque},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -85,7 +85,7 @@ pub(super) struct Task {
     events: Arc<EventLog>,
     dirty: Arc<DirtySet<Dirty>>,
     dirty_services: Arc<DirtySet<ServiceKey>>,
-    store_fails: Arc<AtomicBool>,
+    store_failed_ms: Arc<AtomicU64>,
     /// What has changed since the last snapshot was published.
     changed: BTreeSet<Dirty>,
     /// The ends of drains; the timers of leases are in `timers`.
@@ -116,7 +116,7 @@ impl Task {
             events: inner.events.clone(),
             dirty: inner.dirty.clone(),
             dirty_services: inner.dirty_services.clone(),
-            store_fails: inner.store_fails.clone(),
+            store_failed_ms: inner.store_failed_ms.clone(),
             changed: BTreeSet::new(),
             drains: Wheel::default(),
             asked: VecDeque::new(),
@@ -294,7 +294,8 @@ impl Task {
     /// The store's word on the round.
     fn written(&mut self, outcomes: Vec<Result<Revision, CommitError>>) {
         let failed = outcomes.iter().any(|outcome| matches!(outcome, Err(CommitError::Unavailable(_))));
-        self.store_fails.store(failed, Ordering::Relaxed);
+        let failed_ms = if failed { self.clock.elapsed_ms().max(1) } else { 0 };
+        self.store_failed_ms.store(failed_ms, Ordering::Relaxed);
         let round = std::mem::take(&mut self.round);
         for (mut in_flight, outcome) in round.into_iter().zip(outcomes) {
             match outcome {
