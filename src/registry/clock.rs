@@ -42,13 +42,14 @@ impl Clock {
         self.start.elapsed().as_millis().try_into().unwrap_or(u64::MAX)
     }
 
-    /// Observed time.
+    /// Observed time: what deadlines are counted from. Right after a pause, before a marker is back, it is not known how
+    /// much of the time that passed will be taken out; so it is never far ahead of what has been handled.
     pub fn now_ms(&self) -> u64 {
-        self.elapsed_ms().saturating_sub(self.unobserved_ms.load(Ordering::Relaxed))
+        let observed = self.elapsed_ms().saturating_sub(self.unobserved_ms.load(Ordering::Relaxed));
+        observed.min(self.handled_ms() + LONGEST_SILENCE_MS)
     }
 
-    /// Observed time up to which everything has been handled: a little behind, and never back. Whoever asks for `now_ms`
-    /// right after a pause, before a marker is back, gets a time that will not have been.
+    /// Observed time up to which everything has been handled: a little behind, and never back. What ends, ends by it.
     pub fn handled_ms(&self) -> u64 {
         self.handled_ms.load(Ordering::Relaxed)
     }
@@ -97,6 +98,8 @@ impl Observation {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -124,6 +127,23 @@ mod tests {
             let last = markers.iter().map(|(sent, back)| observation.back(*sent, *back)).last().expect("one at least");
             assert_eq!(last, Observed { until_ms: until, unheard_ms: unheard }, "{markers:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_is_not_seen_before_the_marker_is_back() {
+        let (clock, mut observation) = (Clock::default(), Observation::default());
+        let mut pass = async |clock: &Clock, ms| {
+            let sent = clock.elapsed_ms();
+            tokio::time::advance(Duration::from_millis(ms)).await;
+            clock.observe(observation.back(sent, clock.elapsed_ms()));
+        };
+        tokio::time::advance(Duration::from_millis(100)).await;
+        pass(&clock, 1).await;
+        assert_eq!((clock.handled_ms(), clock.now_ms()), (100, 101));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!((clock.handled_ms(), clock.now_ms()), (100, 100 + LONGEST_SILENCE_MS));
+        pass(&clock, 1).await;
+        assert_eq!((clock.handled_ms(), clock.now_ms()), (100, 101));
     }
 
     proptest! {

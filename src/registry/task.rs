@@ -432,7 +432,7 @@ impl Task {
         }
         for (key, time) in &effects.drains {
             let Some(instance) = self.state.snapshot().instance(key) else { continue };
-            let deadline = self.clock.handled_ms() + u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2);
+            let deadline = now + u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2);
             self.drains.set(tick_of(deadline), (key.clone(), instance.value.incarnation));
         }
     }
