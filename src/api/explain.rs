@@ -1,12 +1,20 @@
 //! Why an instance is, or is not, in a proxy's endpoints: the registry's part is said here, a proxy's in `xds::explain`.
 
+use std::sync::Arc;
+
 use convoy_client::proto::{self, ExplanationStep, StepOutcome};
 
 use super::{Api, error::Problem, proxies::no_proxy};
 use crate::{
-    model::{Brake, CheckStatus, Instance, OverrideHealth, UnixMillis, Verdict, parse, wire},
-    registry::command::Error,
+    model::{Brake, CheckStatus, Instance, Locality, OverrideHealth, ServiceKey, UnixMillis, Verdict, parse, wire},
+    registry::{
+        command::Error,
+        state::{ServiceState, Snapshot},
+    },
 };
+
+/// How many virtual services an explanation names.
+const MAX_SELECTORS: usize = 20;
 
 impl Api {
     pub fn explain_instance(&self, request: &proto::ExplainInstanceRequest) -> Result<proto::Explanation, Problem> {
@@ -28,7 +36,8 @@ impl Api {
                 format!("{key} is in nobody's endpoints: it is not registered; it was {}", gone.value.cause.as_str());
             return Ok(proto::Explanation { summary, steps, history: wire::history(&history), ..explanation });
         };
-        let steps = steps(&instance.value);
+        let mut steps = steps(&instance.value);
+        steps.extend(selectors(&snapshot, &instance.value));
         let mut streams = self.survey.proxies.streams();
         streams.retain(|stream| stream.client.id == request.proxy);
         if !request.proxy.is_empty() && streams.is_empty() {
@@ -90,6 +99,10 @@ fn steps(instance: &Instance) -> Vec<ExplanationStep> {
     if let Some(drain) = instance.drain {
         steps.push(step("drain", Blocks, "it was asked to drain", Some(drain.since)));
     }
+    if let Some(brake) = instance.brake() {
+        let detail = format!("it keeps the instance, for too much went wrong at once ({})", brake.scope.as_str());
+        steps.push(step("brake", Note, detail, Some(brake.since)));
+    }
     let health = instance.health();
     let outcome = match health.verdict {
         Verdict::Healthy => Passes,
@@ -104,7 +117,29 @@ fn steps(instance: &Instance) -> Vec<ExplanationStep> {
         _ if weight == of => step("weight", Passes, weight.to_string(), None),
         _ => step("weight", Note, format!("{weight}: its load leaves so much of {of}"), None),
     });
+    let Locality { region, zone, sub_zone } = &*instance.spec.locality;
+    if *instance.spec.locality != Locality::default() {
+        let detail = format!("region {region:?}, zone {zone:?}, sub-zone {sub_zone:?}");
+        steps.push(step("locality", Note, detail, None));
+    }
     steps
+}
+
+/// Which virtual services lead to it and which do not: those that do first, so many at most.
+fn selectors(snapshot: &Snapshot, instance: &Instance) -> Vec<ExplanationStep> {
+    let look = |(key, state): (&ServiceKey, &Arc<ServiceState>)| {
+        let selector = state.service.value.selector.as_ref()?;
+        let selects = state.members.contains_key(&instance.key);
+        let (outcome, says) = match selects {
+            true => (StepOutcome::Passes, "selects it"),
+            false => (StepOutcome::Note, "does not select it"),
+        };
+        let detail = format!("the virtual service {key} {says}: {}", selector.as_str());
+        Some((!selects, step("selector", outcome, detail, None)))
+    };
+    let mut selectors: Vec<(bool, ExplanationStep)> = snapshot.services.iter().filter_map(look).collect();
+    selectors.sort_by_key(|(rank, _)| *rank);
+    selectors.into_iter().take(MAX_SELECTORS).map(|(_, step)| step).collect()
 }
 
 /// The answer in one sentence.

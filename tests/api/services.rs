@@ -124,6 +124,13 @@ async fn a_virtual_service_lists_whom_it_selects_and_takes_none_of_its_own() {
     let name = |instance: &Value| json!([instance["service"], instance["id"]]);
     let names: Vec<Value> = listed["instances"].as_array().expect("a list").iter().map(name).collect();
     assert_eq!(names, [json!(["web", "web-1"]), json!(["web", "web-3"])]);
+    for (id, outcome, says) in [("web-1", "passes", "selects it"), ("web-2", "note", "does not select it")] {
+        let told = http.get(&format!("{WEB}/instances/{id}/explain")).await.ok();
+        let steps = told["steps"].as_array().expect("steps");
+        let step = steps.iter().find(|step| step["step"] == "selector").expect("a step about selectors");
+        let detail = format!("the virtual service default/all {says}: {selector}");
+        assert_eq!((&step["outcome"], &step["detail"]), (&json!(outcome), &json!(detail)));
+    }
     for face in FACES {
         let refused = convoy.api.ask(face, Call::Register(instances("all", 1..2))).await.expect_err("none of its own");
         assert!(refused.problem.rule.contains("virtual"), "{refused:?}");
