@@ -137,10 +137,6 @@ impl Cache {
         self.streams.remove(&stream.id);
     }
 
-    pub fn has_no_streams(&self) -> bool {
-        self.streams.is_empty()
-    }
-
     /// The resource as it is now, built if it is not; none if there is none, or if it is not for this view.
     pub(super) fn get(&self, key: &ResourceKey, view: &SharedView) -> Option<Arc<Resource>> {
         {
@@ -378,6 +374,12 @@ impl Cache {
             false => drop(failovers.insert(service.clone(), now.clone())),
         }
         before != now
+    }
+
+    /// The clusters of a service that somebody has looked at.
+    pub(super) fn clusters_seen(&self, service: &ServiceKey) -> Vec<Arc<str>> {
+        let keys = self.by_service.get(service).map(|keys| keys.clone()).unwrap_or_default();
+        keys.iter().filter(|key| key.kind == ResourceType::Cluster).map(|key| key.name.clone()).collect()
     }
 
     /// A service's instances have changed, and its definition if these are its clusters, then and now.

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     cache::{Cache, Definitions},
@@ -15,8 +15,6 @@ use crate::{model::Revision, registry::state::Dirty};
 /// within 100 ms, and those of a large mesh for at most a tenth of the time.
 const ROUTES_INTERVAL: Duration = Duration::from_millis(50);
 const ROUTES_SHARE: u32 = 10;
-/// While nobody is connected, what changes is looked at this often: to wake for each change costs the registry.
-const NOBODY_WAITS: Duration = Duration::from_millis(5);
 /// After the first registration others follow.
 const FIRST_REGISTRATION_GRACE: Duration = Duration::from_secs(1);
 
@@ -45,9 +43,6 @@ pub async fn run(cache: Arc<Cache>) {
             () = sleep_until(routes_at), if routes_due.is_some() => {}
             // Not every revision changes what somebody is told. The registry outlives its fan-out.
             _ = published.changed() => {}
-        }
-        if cache.has_no_streams() {
-            sleep(NOBODY_WAITS).await;
         }
         let begun = Instant::now();
         if let Some(since) = routes_due.filter(|_| begun >= routes_at) {
@@ -79,7 +74,12 @@ fn lead(
     for dirty in dirty {
         match dirty {
             Dirty::Service(service) => {
-                let clusters = definitions.changed(&service, &snapshot);
+                let mut clusters = definitions.changed(&service, &snapshot);
+                if clusters.is_empty() && !snapshot.services.contains_key(&service) {
+                    // It came and went since the last look; whoever looked meanwhile may have seen it.
+                    clusters = cache.clusters_seen(&service);
+                    routes_due.get_or_insert(since);
+                }
                 cache.service_changed(&service, &clusters, since);
                 if !clusters.is_empty() {
                     routes_due.get_or_insert(since);
