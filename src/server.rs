@@ -15,7 +15,7 @@ use futures_util::StreamExt;
 use tokio::{
     net::{TcpListener, TcpSocket},
     runtime::{Builder as RuntimeBuilder, Handle, Runtime},
-    sync::watch,
+    sync::{oneshot, watch},
     task::{JoinHandle, JoinSet},
 };
 use tonic::{
@@ -74,35 +74,60 @@ impl Future for AbortOnDrop {
 
 /// Threads of their own. Those that write to proxies (`xds`) are apart from those of the registry, so that a change for
 /// everybody keeps no heartbeat and no timer waiting; and the one that reads what agents say (`intake`) is apart from all
-/// that queries, watches and writes do, so that nothing keeps it from heartbeats. Probes have one as well (`checks`).
+/// that queries, watches and writes do, so that nothing keeps it from heartbeats. The registry's state is changed by one
+/// (`registry`), and probes have one as well (`checks`).
 #[derive(Debug)]
-struct Threads(Option<Runtime>);
+struct Threads {
+    handle: Handle,
+    /// Ends with it.
+    _runtime: Held,
+}
+
+#[derive(Debug)]
+enum Held {
+    Many(Option<Runtime>),
+    One(#[expect(dead_code, reason = "its drop is what counts")] oneshot::Sender<()>),
+}
 
 impl Threads {
-    fn start(name: &str, count: Option<usize>) -> anyhow::Result<Self> {
-        let mut builder = RuntimeBuilder::new_multi_thread();
-        if let Some(count) = count {
-            builder.worker_threads(count);
-        }
-        let runtime = builder.thread_name(name).enable_all().build();
-        Ok(Self(Some(runtime.with_context(|| format!("the threads for {name} cannot be started"))?)))
+    /// As many as there are cores.
+    fn many(name: &str) -> anyhow::Result<Self> {
+        let runtime = RuntimeBuilder::new_multi_thread().thread_name(name).enable_all().build();
+        let runtime = runtime.with_context(|| format!("the threads for {name} cannot be started"))?;
+        Ok(Self { handle: runtime.handle().clone(), _runtime: Held::Many(Some(runtime)) })
+    }
+
+    /// One thread, which polls what it was woken for itself: nothing is handed from one worker to another.
+    fn one(name: &str) -> anyhow::Result<Self> {
+        let runtime = RuntimeBuilder::new_current_thread().thread_name(name).enable_all().build();
+        let runtime = runtime.with_context(|| format!("the thread for {name} cannot be started"))?;
+        let (handle, (end, ended)) = (runtime.handle().clone(), oneshot::channel());
+        let run = move || {
+            // It ends when its sender is dropped.
+            let _ = runtime.block_on(ended);
+            runtime.shutdown_background();
+        };
+        std::thread::Builder::new().name(name.to_owned()).spawn(run)?;
+        Ok(Self { handle, _runtime: Held::One(end) })
     }
 
     fn handle(&self) -> &Handle {
-        self.0.as_ref().expect("it is taken only when it is dropped").handle()
+        &self.handle
     }
 
     /// Listens, so that these threads serve who connects.
     fn listen(&self, setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-        let _on = self.handle().enter();
+        let _on = self.handle.enter();
         listen(setting, address)
     }
 }
 
-impl Drop for Threads {
+impl Drop for Held {
     fn drop(&mut self) {
         // Waiting for its threads is not allowed here.
-        if let Some(runtime) = self.0.take() {
+        if let Self::Many(runtime) = self
+            && let Some(runtime) = runtime.take()
+        {
             runtime.shutdown_background();
         }
     }
@@ -122,6 +147,8 @@ pub struct Server {
     fanout: Threads,
     /// Where the checks run, and nothing else.
     _checks: Threads,
+    /// Where the registry's state is changed.
+    _writing: Threads,
     intake: Threads,
 }
 
@@ -130,7 +157,8 @@ impl Server {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let (storage, opened) = open(&config).await?;
         let metrics = Arc::new(Metrics::default());
-        let (intake, fanout) = (Threads::start("intake", Some(1))?, Threads::start("xds", None)?);
+        let (intake, fanout) = (Threads::one("intake")?, Threads::many("xds")?);
+        let writing = Threads::one("registry")?;
         let http = intake.listen("http_address", config.http_address)?;
         let grpc = intake.listen("grpc_address", config.grpc_address)?;
         let xds = fanout.listen("xds_address", config.xds_address)?;
@@ -138,14 +166,15 @@ impl Server {
         let (mut core, servers) = (JoinSet::new(), JoinSet::new());
 
         let settings = Settings { limits: config.limits.clone(), brake: config.brake.clone() };
-        let (registry, running) = Registry::start_beside(intake.handle(), storage, opened, settings, metrics.clone());
+        let threads = [intake.handle(), writing.handle()];
+        let (registry, running) = Registry::start_beside(threads, storage, opened, settings, metrics.clone());
         let registry_task = AbortOnDrop(running);
         core.spawn(async move {
             registry_task.await.context("the registry has failed")?;
             anyhow::bail!("the registry has ended: its store is lost, or another one than when it was opened")
         });
 
-        let probing = Threads::start("checks", Some(1))?;
+        let probing = Threads::one("checks")?;
         let checks = checks::run(registry.clone(), config.checks.clone(), metrics.clone());
         core.spawn_on(forever(checks), probing.handle());
 
@@ -176,6 +205,7 @@ impl Server {
             registry,
             fanout,
             _checks: probing,
+            _writing: writing,
             intake,
         };
         let shared = Shared::new(cache, proxies, metrics, admission, stopped);

@@ -193,6 +193,8 @@ async fn http_registrations(options: &Options) -> anyhow::Result<()> {
     }
     rounds.show();
     let half = median(&rounds.convoy) / 2.0;
+    let floor_latencies = http1::latencies(to_floor, options.time(), half, next.clone()).await?;
+    show_latencies("HTTP, empty handler", half, floor_latencies);
     let latencies = http1::latencies(to_convoy, options.time(), half, next).await?;
     show_latencies("HTTP registrations", half, latencies);
     Ok(())
@@ -217,6 +219,8 @@ async fn grpc_registrations(options: &Options) -> anyhow::Result<()> {
     }
     rounds.show();
     let half = median(&rounds.convoy) / 2.0;
+    let floor_latencies = calls::latencies(&to_floor, depth, options.time(), half, next.clone()).await?;
+    show_latencies("gRPC, empty handler", half, floor_latencies);
     let latencies = calls::latencies(&to_convoy, depth, options.time(), half, next).await?;
     show_latencies("gRPC registrations", half, latencies);
     Ok(())

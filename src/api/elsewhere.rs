@@ -99,11 +99,15 @@ where
         match (self.elsewhere.place_of)(&request) {
             Place::Here => Answer::Here(Box::pin(service.call(request))),
             Place::Elsewhere => Answer::elsewhere(threads, service, request),
-            // It may say so itself.
-            Place::HereIfSmall if request.body().size_hint().lower() > SMALL_BYTES as u64 => {
-                Answer::elsewhere(threads, service, request)
-            }
             Place::HereIfSmall => {
+                // It may say so itself.
+                let bytes = request.body().size_hint();
+                if bytes.lower() > SMALL_BYTES as u64 {
+                    return Answer::elsewhere(threads, service, request);
+                }
+                if bytes.upper().is_some_and(|bytes| bytes <= SMALL_BYTES as u64) {
+                    return Answer::Here(Box::pin(service.call(request)));
+                }
                 let (head, body) = request.into_parts();
                 let body = Begun { first: None, more: VecDeque::new(), rest: Some(body) };
                 Answer::Reading(Box::new(Reading { head, body, threads: threads.clone(), service }))

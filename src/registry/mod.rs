@@ -146,19 +146,20 @@ impl Registry {
         settings: Settings,
         metrics: Arc<Metrics>,
     ) -> (Self, JoinHandle<()>) {
-        let seed = rand::random();
-        Self::start_with(storage, opened, settings, metrics, seed, &Handle::current(), || Ok(Marker::Tasks))
+        let here = Handle::current();
+        Self::start_with(storage, opened, settings, metrics, rand::random(), [&here, &here], || Ok(Marker::Tasks))
     }
 
-    /// As `start`, with the timers of leases on the runtime that reads heartbeats from sockets.
+    /// As `start`, with the timers of leases on the runtime that reads heartbeats from sockets (`intake`), and the task
+    /// on one of its `own`.
     pub fn start_beside(
-        intake: &Handle,
+        [intake, own]: [&Handle; 2],
         storage: Arc<dyn Storage>,
         opened: Opened,
         settings: Settings,
         metrics: Arc<Metrics>,
     ) -> (Self, JoinHandle<()>) {
-        Self::start_with(storage, opened, settings, metrics, rand::random(), intake, Marker::socket)
+        Self::start_with(storage, opened, settings, metrics, rand::random(), [intake, own], Marker::socket)
     }
 
     fn start_with(
@@ -167,7 +168,7 @@ impl Registry {
         settings: Settings,
         metrics: Arc<Metrics>,
         seed: u64,
-        intake: &Handle,
+        [intake, own]: [&Handle; 2],
         marker: impl FnOnce() -> std::io::Result<Marker> + Send + 'static,
     ) -> (Self, JoinHandle<()>) {
         let clock = Clock::default();
@@ -207,7 +208,7 @@ impl Registry {
             }
         };
         beside.spawn_on(watching, intake);
-        let running = tokio::spawn(async move {
+        let running = own.spawn(async move {
             task.run(receiver, opened.commits, notices).await;
             // Dropped here and not before: the timers end with the registry.
             drop(beside);
@@ -296,7 +297,7 @@ impl Registry {
     }
 
     pub fn load(&self, lease: LeaseId) -> Option<Load> {
-        self.inner.leases.load(lease)
+        if self.load_is_reported() { self.inner.leases.load(lease) } else { None }
     }
 
     /// The load that was reported last, and when.
