@@ -28,6 +28,8 @@ use crate::{
     checks,
     config::{Config, StorageKind},
     load,
+    model::{Replica, ReplicaId, UnixMillis},
+    peers::Peers,
     registry::{Registry, Settings, query::Queries},
     storage::{Opened, Storage, etcd::EtcdStore, memory::MemoryStore, redb::RedbStore},
     telemetry::Metrics,
@@ -144,6 +146,7 @@ pub struct Server {
     core: JoinSet<anyhow::Result<()>>,
     servers: JoinSet<anyhow::Result<()>>,
     registry: Registry,
+    storage: Arc<dyn Storage>,
     fanout: Threads,
     /// Where the checks run, and nothing else.
     _checks: Threads,
@@ -155,19 +158,19 @@ pub struct Server {
 impl Server {
     /// Starts everything; when it returns, all ports are open.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        let (storage, opened) = open(&config).await?;
-        let metrics = Arc::new(Metrics::default());
         let (intake, fanout) = (Threads::one("intake")?, Threads::many("xds")?);
         let writing = Threads::one("registry")?;
         let http = intake.listen("http_address", config.http_address)?;
         let grpc = intake.listen("grpc_address", config.grpc_address)?;
         let xds = fanout.listen("xds_address", config.xds_address)?;
+        let (storage, opened) = open(&config, grpc.local_addr()?).await?;
+        let metrics = Arc::new(Metrics::default());
         let (stopping, stopped) = watch::channel(false);
         let (mut core, servers) = (JoinSet::new(), JoinSet::new());
 
         let settings = Settings { limits: config.limits.clone(), brake: config.brake.clone() };
         let threads = [intake.handle(), writing.handle()];
-        let (registry, running) = Registry::start_beside(threads, storage, opened, settings, metrics.clone());
+        let (registry, running) = Registry::start_beside(threads, storage.clone(), opened, settings, metrics.clone());
         let registry_task = AbortOnDrop(running);
         core.spawn(async move {
             registry_task.await.context("the registry has failed")?;
@@ -193,7 +196,11 @@ impl Server {
         let queries = Queries::new(registry.clone());
         core.spawn(forever(queries.clone().maintain()));
         let loads = Arc::new(LoadReports::default());
-        let api = Api { registry: registry.clone(), queries, survey, metrics: metrics.clone(), loads };
+        let peers = (registry.replica() != ReplicaId::ONLY).then(|| Peers::new(registry.clone()));
+        if let Some(peers) = peers.clone() {
+            core.spawn(forever(peers.run()));
+        }
+        let api = Api { registry: registry.clone(), queries, survey, metrics: metrics.clone(), loads, peers };
         let admission = Admission::new(config.cold_starts, config.max_stream_age);
         let server = Self {
             http: http.local_addr()?,
@@ -203,6 +210,7 @@ impl Server {
             core,
             servers,
             registry,
+            storage,
             fanout,
             _checks: probing,
             _writing: writing,
@@ -295,10 +303,12 @@ impl Server {
         }
         self.servers.shutdown().await;
         self.core.shutdown().await;
+        self.storage.close().await;
     }
 }
 
-async fn open(config: &Config) -> anyhow::Result<(Arc<dyn Storage>, Opened)> {
+/// Opens the store. Others are told that the gRPC API is there.
+async fn open(config: &Config, grpc: SocketAddr) -> anyhow::Result<(Arc<dyn Storage>, Opened)> {
     let new_store_id = uuid::Uuid::new_v4().simple().to_string();
     match config.storage {
         StorageKind::Memory => {
@@ -311,11 +321,20 @@ async fn open(config: &Config) -> anyhow::Result<(Arc<dyn Storage>, Opened)> {
             Ok((Arc::new(store), opened))
         }
         StorageKind::Etcd => {
-            let (store, opened) = EtcdStore::open(&config.etcd, &new_store_id).await?;
-            tracing::info!(records = opened.records.len(), revision = %opened.revision, "etcd is open");
+            let name = hostname().into();
+            let replica = Replica { name, address: config.etcd.advertised(grpc)?, since: UnixMillis::now() };
+            let (store, opened) = EtcdStore::open(&config.etcd, &new_store_id, &replica).await?;
+            let (id, address) = (opened.replica, replica.address);
+            tracing::info!(records = opened.records.len(), revision = %opened.revision, replica = %id, %address, "etcd is open");
             Ok((Arc::new(store), opened))
         }
     }
+}
+
+/// As the kernel knows it; for people.
+fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
 }
 
 fn listen(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -23,7 +23,7 @@ mod real_etcd;
 #[path = "../../tests/support/wheel.rs"]
 mod wheel;
 
-use std::sync::Arc;
+use std::{fmt::Debug, sync::Arc};
 
 use async_trait::async_trait;
 use tokio::{
@@ -32,7 +32,8 @@ use tokio::{
 };
 
 use crate::model::{
-    Instance, InstanceKey, Lease, LeaseId, RawKey, RawResource, Revision, Service, ServiceKey, Tombstone,
+    Instance, InstanceKey, Lease, LeaseId, RawKey, RawResource, Replica, ReplicaId, Revision, Service, ServiceKey,
+    Tombstone,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,6 +42,8 @@ pub enum Key {
     Instance(InstanceKey),
     Lease(LeaseId),
     Raw(RawKey),
+    /// Only of a store with several writers; it writes these itself.
+    Replica(ReplicaId),
 }
 
 /// What stands under a key. An instance that left leaves its tombstone under its own key.
@@ -51,6 +54,7 @@ pub enum Record {
     Tombstone(Tombstone),
     Lease(Lease),
     Raw(Arc<RawResource>),
+    Replica(Arc<Replica>),
 }
 
 /// A record, or nothing, under a key.
@@ -120,6 +124,8 @@ pub enum OpenError {
 pub struct Opened {
     /// Changes when a store is created or restored: revisions of different stores do not compare.
     pub store_id: String,
+    /// Who writes here, among all who do.
+    pub replica: ReplicaId,
     pub revision: Revision,
     pub records: Vec<(Key, Revision, Record)>,
     /// Every later commit, in order and whole.
@@ -130,7 +136,7 @@ pub struct Opened {
 pub(crate) const COMMITS_IN_FLIGHT: usize = 1024;
 
 #[async_trait]
-pub trait Storage: Send + Sync + 'static {
+pub trait Storage: Debug + Send + Sync + 'static {
     /// Writes durably, at once. One outcome for each transaction, in their order.
     async fn commit(&self, transactions: Vec<Transaction>) -> Vec<Result<Revision, CommitError>>;
 
@@ -139,6 +145,9 @@ pub trait Storage: Send + Sync + 'static {
     fn health(&self) -> watch::Receiver<Health> {
         watch::channel(Health::Live).1
     }
+
+    /// Nothing more is written; others may be told.
+    async fn close(&self) {}
 }
 
 /// Sends what was committed down the stream, and answers with the revisions. Used by the stores with one writer.

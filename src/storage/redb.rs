@@ -23,7 +23,7 @@ use super::{
     COMMITS_IN_FLIGHT, Change, Commit, CommitError, Key, OpenError, Opened, Record, Storage, Transaction,
     memory::holds, publish, record,
 };
-use crate::model::Revision;
+use crate::model::{ReplicaId, Revision};
 
 const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -110,7 +110,7 @@ impl RedbStore {
         let ceiling = meta.ceiling.0;
         let inner = Inner { database: Some(database), state, ceiling, unsynced: false, doubtful: Vec::new() };
         let store = Self { shared: Arc::new(Shared { path, inner: inner.into() }), commits };
-        Ok((store, Opened { store_id, revision, records, commits: receiver }))
+        Ok((store, Opened { store_id, replica: ReplicaId::ONLY, revision, records, commits: receiver }))
     }
 }
 
