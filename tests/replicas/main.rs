@@ -18,5 +18,6 @@ mod wheel;
 mod away;
 mod barrier;
 mod brake;
+mod checks;
 mod mesh;
 mod owners;
