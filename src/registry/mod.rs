@@ -92,8 +92,8 @@ struct Inner {
     /// When a write has failed last, in elapsed time; 0 if the last one did not.
     store_failed_ms: Arc<AtomicU64>,
     health: watch_channel::Receiver<Health>,
-    /// What the store held when it was opened.
-    opened_with: usize,
+    /// The store held something when it was opened, and as it was left.
+    had_state: bool,
     trust: Arc<Trust>,
     /// What the brake holds now.
     braking: Arc<ArcSwap<Braking>>,
@@ -172,7 +172,7 @@ impl Registry {
         marker: impl FnOnce() -> std::io::Result<Marker> + Send + 'static,
     ) -> (Self, JoinHandle<()>) {
         let clock = Clock::default();
-        let opened_with = opened.records.len();
+        let had_state = !opened.records.is_empty() && !opened.restored;
         let (state, effects) = State::load(opened.revision, opened.records, clock.unix());
         let (commands, receiver) = mpsc::channel(COMMANDS_WAITING);
         let inner = Arc::new(Inner {
@@ -190,7 +190,7 @@ impl Registry {
             watches: Watches::default(),
             store_failed_ms: Arc::default(),
             health: storage.health(),
-            opened_with,
+            had_state,
             trust: Arc::default(),
             braking: Arc::default(),
         });
@@ -224,9 +224,10 @@ impl Registry {
         self.inner.snapshot.load_full()
     }
 
-    /// Whether the store held anything when it was opened. Without, a returning proxy knows more than Convoy does.
+    /// Whether the store held anything when it was opened, and as it was left. Without, or after a restore, a returning
+    /// proxy knows more than Convoy does.
     pub fn had_state(&self) -> bool {
-        self.inner.opened_with > 0
+        self.inner.had_state
     }
 
     /// Whether writes go through: the last one did, and the store is not known to be away.

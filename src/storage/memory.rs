@@ -73,7 +73,7 @@ impl MemoryStore {
         };
         (
             Self { state: Mutex::new(state), commits },
-            Opened { store_id, revision: Revision(0), records, commits: receiver },
+            Opened { store_id, revision: Revision(0), records, restored: false, commits: receiver },
         )
     }
 }

@@ -122,6 +122,8 @@ pub struct Opened {
     pub store_id: String,
     pub revision: Revision,
     pub records: Vec<(Key, Revision, Record)>,
+    /// It has just been restored: proxies that return may know more than it does.
+    pub restored: bool,
     /// Every later commit, in order and whole.
     pub commits: mpsc::Receiver<Commit>,
 }
@@ -133,6 +135,9 @@ pub(crate) const COMMITS_IN_FLIGHT: usize = 1024;
 pub trait Storage: Send + Sync + 'static {
     /// Writes durably, at once. One outcome for each transaction, in their order.
     async fn commit(&self, transactions: Vec<Transaction>) -> Vec<Result<Revision, CommitError>>;
+
+    /// Whoever returned after the start has been told what there is: a restored store is one like any other from now on.
+    async fn settled(&self) {}
 
     /// Whether the store can be reached. One within this process always can, and has nobody who says otherwise: the
     /// receiver's sender is gone then.

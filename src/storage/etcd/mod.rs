@@ -104,7 +104,7 @@ impl EtcdStore {
         let mut following = JoinSet::new();
         following.spawn(follower.run());
         let store = Self { client, shared, lazy: Pace::new(Instant::now()).into(), _follower: following };
-        Ok((store, Opened { store_id, revision: at, records, commits: receiver }))
+        Ok((store, Opened { store_id, revision: at, records, restored: false, commits: receiver }))
     }
 }
 
