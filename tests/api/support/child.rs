@@ -42,8 +42,23 @@ impl Home {
         Self { directory }
     }
 
-    fn config(&self) -> PathBuf {
+    pub fn config(&self) -> PathBuf {
         self.directory.path().join("convoy.yaml")
+    }
+
+    /// Where the store is.
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// Starts a Convoy that must not start; what it says on standard error.
+    pub async fn refuses(&self) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_convoy"));
+        command.env_clear().args(["serve", "--config"]).arg(self.config()).kill_on_drop(true);
+        let output = within("the end of a start", command.output()).await.expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        said
     }
 }
 
