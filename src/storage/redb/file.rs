@@ -6,17 +6,21 @@
 //! guess at a newer one.
 
 use std::{
+    any::Any,
     ffi::OsString,
     fs::{File, Metadata, OpenOptions},
     io::{self, ErrorKind},
+    num::NonZero,
     os::unix::fs::MetadataExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread::{self, available_parallelism},
 };
 
 use redb::{
-    Builder, Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend,
-    TableDefinition, WriteTransaction, backends::FileBackend,
+    Builder, Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, WriteTransaction,
+    backends::FileBackend,
 };
 
 use crate::{
@@ -231,20 +235,57 @@ pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
 }
 
 pub(super) type Records = Vec<(Key, Revision, Record)>;
+/// Records as they stand in the file.
+type Raw = Vec<(String, Vec<u8>)>;
+/// So many go from the thread that reads to one that decodes, and so often before it waits.
+const CHUNK: usize = 512;
+const CHUNKS_WAITING: usize = 8;
+/// To decode takes longer than to read; more than these would wait for what is read.
+const DECODERS: usize = 4;
 
+/// All records, in no order: several threads decode them.
 pub(super) fn read_records(file: &StoreFile, path: &Path) -> Result<Records, OpenError> {
-    let damaged = |error: redb::Error| open_error(path, &error);
-    let read = || {
-        let transaction = file.database.begin_read()?;
-        let table = transaction.open_table(RECORDS)?;
-        let mut records = Vec::with_capacity(usize::try_from(table.len()?).unwrap_or_default());
-        for entry in table.iter()? {
-            let (key, value) = entry?;
-            records.push(read_record(path, key.value(), value.value()));
+    let threads = available_parallelism().map_or(1, NonZero::get).min(DECODERS);
+    thread::scope(|scope| {
+        let decoder = |_| {
+            let (chunks, receiver) = sync_channel::<Raw>(CHUNKS_WAITING);
+            (chunks, scope.spawn(move || decode(path, &receiver)))
+        };
+        let (chunks, decoders): (Vec<_>, Vec<_>) = (0..threads).map(decoder).unzip();
+        let read = unpanicked(|| read_chunks(&file.database, &chunks));
+        drop(chunks);
+        let mut records = Records::new();
+        for decoder in decoders {
+            let decoded = decoder.join().map_err(|panic| open_error(path, &of_panic(&*panic)))??;
+            records.reserve_exact(decoded.len());
+            records.extend(decoded);
         }
-        Ok(records)
+        read.map(|()| records).map_err(|error| open_error(path, &error))
+    })
+}
+
+fn read_chunks(database: &Database, chunks: &[SyncSender<Raw>]) -> Result<(), redb::Error> {
+    let transaction = database.begin_read()?;
+    let table = transaction.open_table(RECORDS)?;
+    let mut turns = chunks.iter().cycle();
+    let mut raw = Raw::with_capacity(CHUNK);
+    // One that has ended has found an error, which it tells.
+    let mut send = |raw: &mut Raw| {
+        turns.next().map(|chunks| chunks.send(std::mem::replace(raw, Raw::with_capacity(CHUNK))));
     };
-    unpanicked(read).map_err(damaged)?.into_iter().collect()
+    for entry in table.iter()? {
+        let (key, value) = entry?;
+        raw.push((key.value().to_owned(), value.value().to_vec()));
+        if raw.len() == CHUNK {
+            send(&mut raw);
+        }
+    }
+    send(&mut raw);
+    Ok(())
+}
+
+fn decode(path: &Path, chunks: &Receiver<Raw>) -> Result<Records, OpenError> {
+    chunks.iter().flatten().map(|(key, value)| read_record(path, &key, &value)).collect()
 }
 
 fn read_record(path: &Path, key: &str, value: &[u8]) -> Result<(Key, Revision, Record), OpenError> {
@@ -260,11 +301,12 @@ fn read_record(path: &Path, key: &str, value: &[u8]) -> Result<(Key, Revision, R
 
 /// What redb cannot make sense of, it may panic over; here that is one more kind of damage.
 pub(super) fn unpanicked<T>(run: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        let said = panic.downcast_ref::<String>().cloned();
-        let said = said.or_else(|| panic.downcast_ref::<&str>().map(|said| (*said).to_owned()));
-        Err(redb::Error::Corrupted(said.unwrap_or_else(|| "it makes no sense".into())))
-    })
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(of_panic(&*panic)))
+}
+
+fn of_panic(panic: &(dyn Any + Send)) -> redb::Error {
+    let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    redb::Error::Corrupted(said.unwrap_or("it makes no sense").into())
 }
 
 pub(super) fn open_error(path: &Path, error: &redb::Error) -> OpenError {

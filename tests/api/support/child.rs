@@ -47,11 +47,13 @@ impl Home {
     }
 
     /// Where the store is.
+    #[allow(dead_code, reason = "for the tests in the field")]
     pub fn data(&self) -> PathBuf {
         self.directory.path().join("data")
     }
 
     /// Starts a Convoy that must not start; what it says on standard error.
+    #[allow(dead_code, reason = "for the tests in the field")]
     pub async fn refuses(&self) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_convoy"));
         command.env_clear().args(["serve", "--config"]).arg(self.config()).kill_on_drop(true);
