@@ -74,6 +74,10 @@ impl<K: Eq + Hash, V> Sharded<K, V> {
         self.0[Self::at(key)].remove(key)
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.0.iter().flatten()
+    }
+
     pub fn len(&self) -> usize {
         self.0.iter().map(HashMap::len).sum()
     }

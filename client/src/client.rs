@@ -12,9 +12,9 @@ use tonic::{
 use crate::{
     Error,
     proto::{
-        self, agent_cards_client::AgentCardsClient, brakes_client::BrakesClient, explain_client::ExplainClient,
-        loads_client::LoadsClient, proxies_client::ProxiesClient, queries_client::QueriesClient,
-        registry_client::RegistryClient, resources_client::ResourcesClient,
+        self, agent_cards_client::AgentCardsClient, backups_client::BackupsClient, brakes_client::BrakesClient,
+        explain_client::ExplainClient, loads_client::LoadsClient, proxies_client::ProxiesClient,
+        queries_client::QueriesClient, registry_client::RegistryClient, resources_client::ResourcesClient,
     },
     watch::Watch,
 };
@@ -42,6 +42,7 @@ pub struct Client {
     loads: LoadsClient<Channel>,
     cards: AgentCardsClient<Channel>,
     queries: QueriesClient<Channel>,
+    backups: BackupsClient<Channel>,
     deadline: Duration,
 }
 
@@ -55,6 +56,26 @@ macro_rules! calls {
             self.within_deadline(Box::pin(stub.$name(self.timed(request)))).await
         }
     )*};
+}
+
+/// A backup on its way.
+#[derive(Debug)]
+pub struct Backup {
+    chunks: Streaming<proto::BackupChunk>,
+    deadline: Duration,
+}
+
+impl Backup {
+    /// The next piece; none when the server has sent all. Whether that is all there was, the file says.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        match tokio::time::timeout(self.deadline, self.chunks.message()).await {
+            Ok(chunk) => Ok(chunk?.map(|chunk| chunk.data)),
+            Err(_) => Err(Error::Deadline(self.deadline)),
+        }
+    }
 }
 
 impl Client {
@@ -85,6 +106,7 @@ impl Client {
             brakes: BrakesClient::new(channel.clone()),
             loads: LoadsClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
             cards: AgentCardsClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
+            backups: BackupsClient::new(channel.clone()),
             queries: QueriesClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
             proxies: ProxiesClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
             resources: ResourcesClient::new(channel).max_decoding_message_size(LARGEST_ANSWER),
@@ -190,6 +212,16 @@ impl Client {
         // The server refuses what is no time to wait, at once.
         let wait = Duration::try_from(wait).unwrap_or_default();
         self.clone().with_deadline(self.deadline.saturating_add(wait))
+    }
+
+    /// A backup of all that there is, in pieces of one file. The deadline is that of its beginning, and of each piece.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn backup(&self, request: proto::BackupRequest) -> Result<Backup, Error> {
+        let mut stub = self.backups.clone();
+        let chunks = self.within_deadline(Box::pin(stub.backup(request))).await?;
+        Ok(Backup { chunks, deadline: self.deadline })
     }
 
     /// What there is, then every change, for ever: the watch goes on by itself when the stream breaks.

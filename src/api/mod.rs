@@ -1,6 +1,7 @@
 //! The public API: one set of calls, in the API's own messages. `grpc` and `http` are thin shells over them, with the
 //! same names, limits and errors (`error`).
 
+mod backup;
 mod brake;
 mod cards;
 pub mod elsewhere;

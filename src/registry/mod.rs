@@ -6,6 +6,7 @@
 pub mod brake;
 pub mod clock;
 pub mod command;
+pub mod copy;
 pub mod digest;
 mod keeping;
 pub mod lease;
@@ -36,7 +37,7 @@ use arc_swap::ArcSwap;
 use convoy_client::proto::Load;
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, oneshot, watch as watch_channel},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch as watch_channel},
     task::{JoinHandle, JoinSet},
     time::timeout,
 };
@@ -45,6 +46,7 @@ use self::{
     brake::{Brake, BrakeConfig, Braking, Release, Trust},
     clock::Clock,
     command::{CheckReport, Command, Error, Outcome, Register},
+    copy::{Copies, Copy},
     lease::{Known, LeaseTable, Renewal, Report},
     pace::Pace,
     state::{Dirty, Snapshot, State},
@@ -63,6 +65,8 @@ use crate::{
 
 /// Commands that wait to be planned; the callers of more wait for a place, and not for ever.
 const COMMANDS_WAITING: usize = 4096;
+/// Each holds on to what was the state when it began.
+const BACKUPS_AT_ONCE: usize = 2;
 /// How long a write that failed stands for all: then somebody has to try, or nobody would know that it goes again.
 const STORE_FAILURE_LASTS_MS: u64 = 5_000;
 const COMMAND_PATIENCE: Duration = Duration::from_secs(5);
@@ -97,6 +101,8 @@ struct Inner {
     trust: Arc<Trust>,
     /// What the brake holds now.
     braking: Arc<ArcSwap<Braking>>,
+    copies: Arc<Copies>,
+    backups: Arc<Semaphore>,
 }
 
 /// What somebody may set.
@@ -193,6 +199,8 @@ impl Registry {
             had_state,
             trust: Arc::default(),
             braking: Arc::default(),
+            copies: Arc::default(),
+            backups: Arc::new(Semaphore::new(BACKUPS_AT_ONCE)),
         });
         let task = task::Task::new(&inner, storage, state, effects, Brake::new(settings.brake));
         let (told, notices) = timers::channel();
@@ -220,6 +228,10 @@ impl Registry {
         &self.inner.limits
     }
 
+    pub fn store_id(&self) -> &str {
+        &self.inner.store_id
+    }
+
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.inner.snapshot.load_full()
     }
@@ -228,6 +240,17 @@ impl Registry {
     /// proxy knows more than Convoy does.
     pub fn had_state(&self) -> bool {
         self.inner.had_state
+    }
+
+    /// All that there is at one revision, leases and memories of who left as well.
+    pub async fn copy(&self) -> Result<Copy, Error> {
+        let copy = self.inner.copies.ask();
+        copy.await.map_err(|_| Error::Unavailable { reason: "the registry has stopped".into() })
+    }
+
+    /// The right to make a backup; none if as many as may are being made. It ends when it is dropped.
+    pub fn backup_turn(&self) -> Option<OwnedSemaphorePermit> {
+        self.inner.backups.clone().try_acquire_owned().ok()
     }
 
     /// Whether writes go through: the last one did, and the store is not known to be away.

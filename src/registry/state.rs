@@ -287,6 +287,11 @@ impl State {
         self.leases.len()
     }
 
+    /// All leases, in no order.
+    pub(super) fn leases(&self) -> impl Iterator<Item = (LeaseId, &Versioned<Lease>)> {
+        self.leases.iter().map(|(id, state)| (*id, &state.lease))
+    }
+
     /// Who of a service has an address and port.
     pub(super) fn at(&self, service: &ServiceKey, address: IpAddr, port: u16) -> Option<&InstanceId> {
         self.addresses.get(service)?.0.get(&(address, port))

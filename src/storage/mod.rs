@@ -8,6 +8,7 @@
 //! Transactions of one call that touch the same keys are written in their order. Others may come in any, and a store may
 //! write several of them as one, under one revision.
 
+pub mod backup;
 pub mod etcd;
 pub mod memory;
 pub mod record;
@@ -127,6 +128,9 @@ pub struct Opened {
     /// Every later commit, in order and whole.
     pub commits: mpsc::Receiver<Commit>,
 }
+
+/// By which rules records are written, in a file or a backup. An older Convoy does not guess at a newer one's.
+pub(crate) const SCHEMA: u32 = 1;
 
 /// How many commits may be on their way from a store to the registry.
 pub(crate) const COMMITS_IN_FLIGHT: usize = 1024;

@@ -12,6 +12,7 @@
 #[cfg(test)]
 mod faults;
 mod file;
+pub mod restore;
 
 use std::{
     collections::HashMap,
@@ -26,8 +27,8 @@ use tokio::sync::mpsc;
 
 use self::file::{Beginning, CEILING, FILE, Look, META, RECORDS, REVISION, StoreFile, explain, unpanicked, write};
 use super::{
-    COMMITS_IN_FLIGHT, Change, Commit, CommitError, Key, OpenError, Opened, Storage, Transaction, memory::holds,
-    publish, record,
+    COMMITS_IN_FLIGHT, Change, Commit, CommitError, Key, OpenError, Opened, SCHEMA, Storage, Transaction,
+    memory::holds, publish, record,
 };
 use crate::model::Revision;
 
@@ -91,7 +92,7 @@ impl RedbStore {
         std::fs::create_dir_all(data_dir).map_err(|error| failed(error.into()))?;
         if !path.try_exists().map_err(|error| failed(error.into()))? {
             let beginning = Beginning { store_id: new_store_id, revision: Revision::default(), restored: false };
-            file::make(&path, &beginning, |_| Ok(())).map_err(failed)?;
+            file::make(&path, &beginning, |_| Ok::<_, redb::Error>(())).map_err(failed)?;
         }
         let file = StoreFile::open(&path, Look::Verify).map_err(failed)?;
         Self::begin(path, file)
@@ -102,7 +103,7 @@ impl RedbStore {
         let failed = |error: redb::Error| file::open_error(&path, &error);
         let meta = file.meta().map_err(failed)?;
         // What cannot be written to is said now, and not to the first who registers.
-        file.set_schema(file::SCHEMA).map_err(failed)?;
+        file.set_schema(SCHEMA).map_err(failed)?;
         let revision = meta.revision.max(meta.ceiling);
         let records = file::read_records(&file, &path)?;
         let revisions = records.iter().map(|(key, revision, _)| (key.clone(), *revision)).collect();

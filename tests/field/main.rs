@@ -19,6 +19,7 @@ mod network;
 mod proxy;
 mod relay;
 
+mod backup;
 mod disk;
 mod kill_loop;
 mod killed;

@@ -103,7 +103,7 @@ async fn a_file_that_was_cut_off_is_never_served() {
 async fn a_newer_file_is_refused_and_stays_as_it_is() {
     let (directory, _) = filled().await;
     let file = StoreFile::open(&directory.path().join(FILE), Look::Verify).expect("it opens");
-    file.set_schema(file::SCHEMA + 1).expect("written");
+    file.set_schema(SCHEMA + 1).expect("written");
     drop(file);
     let error = refused(directory.path());
     assert!(error.contains("schema 2") && error.contains("knows up to 1") && error.contains("newer Convoy"), "{error}");
@@ -144,7 +144,7 @@ async fn a_file_that_was_taken_away_or_replaced_is_not_written_to() {
     }
     assert!(!path.exists(), "no empty one has been made");
     let beginning = Beginning { store_id: "another", revision: Revision(1), restored: false };
-    file::make(&path, &beginning, |_| Ok(())).expect("made");
+    file::make(&path, &beginning, |_| Ok::<_, redb::Error>(())).expect("made");
     let told = why("y").await;
     assert!(told.contains("another store") && told.contains("restart Convoy"), "{told}");
     // Put back, it goes on: what had been written to it before that was seen has happened, and is told.

@@ -19,21 +19,20 @@ use std::{
 };
 
 use redb::{
-    Builder, Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, WriteTransaction,
+    Builder, Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, WriteTransaction,
     backends::FileBackend,
 };
 
 use crate::{
     model::Revision,
-    storage::{Key, OpenError, Record, record},
+    storage::{Key, OpenError, Record, SCHEMA, record},
 };
 
 pub(super) const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const STORE_ID: &str = "store_id";
-/// By which rules the records are written. None is the first one.
+/// By which rules the records are written; see `SCHEMA`. None is the first one.
 const SCHEMA_KEY: &str = "schema";
-pub(super) const SCHEMA: u32 = 1;
 pub(super) const REVISION: &str = "revision";
 /// No revision over this one has been given away: where revisions go on after a crash, see `Inner::ceiling`.
 pub(super) const CEILING: &str = "ceiling";
@@ -174,51 +173,62 @@ pub(super) struct Beginning<'a> {
     pub(super) restored: bool,
 }
 
+/// Puts a record into a new file.
+pub(super) type Insert<'a> = &'a mut dyn FnMut(&str, &[u8]) -> Result<(), redb::Error>;
+
 /// Makes a file with these records, whole or not at all, in place of one that has the name.
-pub(super) fn make(
+pub(super) fn make<E: From<redb::Error>>(
     path: &Path,
     beginning: &Beginning<'_>,
-    fill: impl FnOnce(&mut dyn FnMut(&str, &[u8]) -> Result<(), redb::Error>) -> Result<(), redb::Error>,
-) -> Result<(), redb::Error> {
+    fill: impl FnOnce(Insert<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let io = |error: io::Error| E::from(error.into());
     let unnamed = beside(path, "new");
     match std::fs::remove_file(&unnamed) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(io(error)),
         _ => {}
     }
     let made = fill_new(&unnamed, beginning, fill).and_then(|()| {
-        File::open(&unnamed)?.sync_all()?;
-        Ok(std::fs::rename(&unnamed, path)?)
+        let synced = File::open(&unnamed).and_then(|file| file.sync_all());
+        synced.and_then(|()| std::fs::rename(&unnamed, path)).map_err(io)
     });
     if made.is_err() {
         // It says nothing to anybody, and the next one that is made takes its place.
         let _ = std::fs::remove_file(&unnamed);
     }
     made?;
-    Ok(sync_directory(path)?)
+    sync_directory(path).map_err(io)
 }
 
-fn fill_new(
+fn fill_new<E: From<redb::Error>>(
     path: &Path,
     beginning: &Beginning<'_>,
-    fill: impl FnOnce(&mut dyn FnMut(&str, &[u8]) -> Result<(), redb::Error>) -> Result<(), redb::Error>,
-) -> Result<(), redb::Error> {
-    let mut builder = Builder::new();
-    let database = builder.set_cache_size(CACHE_BYTES).create(path)?;
-    let mut transaction = write(&database)?;
-    transaction.set_durability(Durability::Immediate)?;
+    fill: impl FnOnce(Insert<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let begin = || {
+        let database = Builder::new().set_cache_size(CACHE_BYTES).create(path)?;
+        let transaction = write(&database)?;
+        Ok::<_, redb::Error>((database, transaction))
+    };
+    let (database, transaction) = begin()?;
     {
-        let mut records = transaction.open_table(RECORDS)?;
+        let mut records = transaction.open_table(RECORDS).map_err(redb::Error::from)?;
         fill(&mut |key, record| Ok(records.insert(key, record).map(drop)?))?;
-        let mut meta = transaction.open_table(META)?;
-        meta.insert(STORE_ID, beginning.store_id.as_bytes())?;
-        meta.insert(SCHEMA_KEY, &SCHEMA.to_be_bytes()[..])?;
-        meta.insert(REVISION, &beginning.revision.0.to_be_bytes()[..])?;
-        if beginning.restored {
-            meta.insert(RESTORED, &[][..])?;
-        }
     }
-    transaction.commit()?;
-    Ok(database.close()?)
+    let end = || {
+        {
+            let mut meta = transaction.open_table(META)?;
+            meta.insert(STORE_ID, beginning.store_id.as_bytes())?;
+            meta.insert(SCHEMA_KEY, &SCHEMA.to_be_bytes()[..])?;
+            meta.insert(REVISION, &beginning.revision.0.to_be_bytes()[..])?;
+            if beginning.restored {
+                meta.insert(RESTORED, &[][..])?;
+            }
+        }
+        transaction.commit()?;
+        Ok::<_, redb::Error>(database.close()?)
+    };
+    Ok(end()?)
 }
 
 /// The file's name with more behind it.
