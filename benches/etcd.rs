@@ -19,7 +19,7 @@ use std::{
 use anyhow::Context;
 use clap::Parser;
 use convoy::{
-    model::{Limits, parse},
+    model::{Limits, Replica, UnixMillis, parse},
     registry::Registry,
     storage::etcd::{EtcdStore, config::EtcdConfig},
     telemetry::Metrics,
@@ -58,7 +58,8 @@ async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let cluster = etcd::Cluster::start(options.members, &["--quota-backend-bytes", "8589934592"]);
     let config = EtcdConfig { endpoints: cluster.endpoints(), ..EtcdConfig::default() };
-    let (store, opened) = EtcdStore::open(&config, "bench").await?;
+    let itself = Replica { name: "bench".into(), address: ([127, 0, 0, 1], 1).into(), since: UnixMillis::now() };
+    let (store, opened) = EtcdStore::open(&config, "bench", &itself).await?;
     let settings = Limits { instances_per_service: 1_000_000, ..Limits::default() }.into();
     let (registry, _running) = Registry::start(Arc::new(store), opened, settings, Arc::new(Metrics::default()));
     let channel = Channel::from_shared(config.endpoints[0].clone())?.tcp_nodelay(true).connect().await?;

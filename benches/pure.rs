@@ -4,8 +4,8 @@ use std::{hint::black_box, sync::Arc, time::Duration};
 
 use convoy::{
     model::{
-        Incarnation, Instance, InstanceSpec, Labels, Lease, LeaseId, Port, PortName, Protocol, Revision, Service,
-        ServicePort, UnixMillis, parse,
+        Incarnation, Instance, InstanceSpec, Labels, Lease, LeaseId, Port, PortName, Protocol, ReplicaId, Revision,
+        Service, ServicePort, UnixMillis, parse,
     },
     registry::state::{Snapshot, State},
     storage::{Key, Record},
@@ -25,7 +25,7 @@ fn service(instances: u32) -> Snapshot {
     let ports = [(port.clone(), ServicePort { protocol: Protocol::Http, number: 80 })].into();
     let definition = Service { ports, ..Service::new(port.clone()) };
     let key = parse::service_key("", "web").expect("a key");
-    let lease = Lease { ttl: Duration::from_secs(30), incarnation: Incarnation(1) };
+    let lease = Lease { ttl: Duration::from_secs(30), incarnation: Incarnation(1), owner: ReplicaId::ONLY };
     let mut records = vec![
         (Key::Service(key), Revision(1), Record::Service(Arc::new(definition))),
         (Key::Lease(LeaseId(1)), Revision(1), Record::Lease(lease)),

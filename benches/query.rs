@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use convoy::{
     model::{
         Capability, Incarnation, Instance, InstanceSelector, InstanceSpec, Labels, Lease, LeaseId, Locality, Port,
-        PortName, Protocol, Revision, Service, Sla, UnixMillis, parse, selector::Knows,
+        PortName, Protocol, ReplicaId, Revision, Service, Sla, UnixMillis, parse, selector::Knows,
     },
     registry::{
         Registry, Settings,
@@ -64,7 +64,7 @@ fn instance(index: usize) -> Instance {
 }
 
 fn queries() -> Queries {
-    let lease = Lease { ttl: Duration::from_secs(86_400), incarnation: Incarnation(1) };
+    let lease = Lease { ttl: Duration::from_secs(86_400), incarnation: Incarnation(1), owner: ReplicaId::ONLY };
     let mut records = vec![(Key::Lease(LeaseId(1)), Revision(1), Record::Lease(lease))];
     for index in 0..SERVICES {
         let key = Key::Service(parse::service_key("", &format!("service-{index}")).expect("a key"));

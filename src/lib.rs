@@ -22,6 +22,8 @@ pub mod translate;
 
 pub mod xds;
 
+pub mod peers;
+
 pub mod api;
 
 pub mod config;

@@ -2,6 +2,7 @@
 //! order. `stop` lets streams end and calls finish, for a bounded time.
 
 use std::{
+    io,
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
@@ -28,6 +29,8 @@ use crate::{
     checks,
     config::{Config, StorageKind},
     load,
+    model::{Replica, ReplicaId, UnixMillis},
+    peers::Peers,
     registry::{Registry, Settings, query::Queries},
     storage::{Opened, Storage, etcd::EtcdStore, memory::MemoryStore, redb::RedbStore},
     telemetry::Metrics,
@@ -116,9 +119,9 @@ impl Threads {
     }
 
     /// Listens, so that these threads serve who connects.
-    fn listen(&self, setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    fn listen(&self, setting: &str, socket: TcpSocket) -> anyhow::Result<TcpListener> {
         let _on = self.handle.enter();
-        listen(setting, address)
+        socket.listen(LISTEN_BACKLOG).with_context(|| format!("{setting}: nobody can listen there"))
     }
 }
 
@@ -144,6 +147,7 @@ pub struct Server {
     core: JoinSet<anyhow::Result<()>>,
     servers: JoinSet<anyhow::Result<()>>,
     registry: Registry,
+    storage: Arc<dyn Storage>,
     fanout: Threads,
     /// Where the checks run, and nothing else.
     _checks: Threads,
@@ -159,6 +163,9 @@ pub struct Beginning {
     config: Config,
     intake: Threads,
     http: SocketAddr,
+    /// Bound, so that their ports are theirs; nobody listens yet.
+    grpc: TcpSocket,
+    xds: TcpSocket,
     app: Starting<Sorted<Router>>,
     stopping: watch::Sender<bool>,
     servers: JoinSet<anyhow::Result<()>>,
@@ -168,7 +175,13 @@ impl Beginning {
     /// Opens the HTTP port.
     pub fn new(config: Config) -> anyhow::Result<Self> {
         let intake = Threads::one("intake")?;
-        let listener = intake.listen("http_address", config.http_address)?;
+        let [http, grpc, xds] = [
+            ("http_address", config.http_address),
+            ("grpc_address", config.grpc_address),
+            ("xds_address", config.xds_address),
+        ]
+        .map(|(setting, address)| bind(setting, address));
+        let (listener, grpc, xds) = (intake.listen("http_address", http?)?, grpc?, xds?);
         let (http, app, (stopping, stopped)) = (listener.local_addr()?, Starting::default(), watch::channel(false));
         let (mut servers, serving) = (JoinSet::new(), app.clone().into_make_service_with_connect_info::<SocketAddr>());
         let serving = async move {
@@ -177,11 +190,19 @@ impl Beginning {
             axum::serve(listener, serving).with_graceful_shutdown(until).await.context("the HTTP server has failed")
         };
         servers.spawn_on(serving, intake.handle());
-        Ok(Self { config, intake, http, app, stopping, servers })
+        Ok(Self { config, intake, http, grpc, xds, app, stopping, servers })
     }
 
     pub fn http_address(&self) -> SocketAddr {
         self.http
+    }
+
+    pub fn grpc_address(&self) -> io::Result<SocketAddr> {
+        self.grpc.local_addr()
+    }
+
+    pub fn xds_address(&self) -> io::Result<SocketAddr> {
+        self.xds.local_addr()
     }
 
     /// Starts everything else, when the store is open.
@@ -197,18 +218,19 @@ impl Beginning {
 impl Server {
     /// Starts everything; when it returns, all ports are open.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        let store = open(config.clone());
-        Beginning::new(config)?.start(store).await
+        let beginning = Beginning::new(config)?;
+        let store = open(beginning.config.clone(), beginning.grpc_address()?);
+        beginning.start(store).await
     }
 
     async fn start_on(beginning: Beginning, storage: Arc<dyn Storage>, opened: Opened) -> anyhow::Result<Self> {
-        let Beginning { config, intake, http, app, stopping, servers } = beginning;
+        let Beginning { config, intake, http, grpc, xds, app, stopping, servers } = beginning;
         let stopped = stopping.subscribe();
         let metrics = Arc::new(Metrics::default());
         let fanout = Threads::many("xds")?;
         let writing = Threads::one("registry")?;
-        let grpc = intake.listen("grpc_address", config.grpc_address)?;
-        let xds = fanout.listen("xds_address", config.xds_address)?;
+        let grpc = intake.listen("grpc_address", grpc)?;
+        let xds = fanout.listen("xds_address", xds)?;
         let mut core = JoinSet::new();
 
         let settings = Settings { limits: config.limits.clone(), brake: config.brake.clone() };
@@ -230,9 +252,10 @@ impl Server {
         core.spawn_on(forever(fanout::run(cache.clone())), fanout.handle());
         if !settled {
             let settle = fanout::settle(cache.clone(), config.settle);
+            let store = storage.clone();
             let settling = async move {
                 settle.await;
-                storage.settled().await;
+                store.settled().await;
             };
             let settling = finite(settling, stopped.clone());
             core.spawn_on(settling, fanout.handle());
@@ -244,7 +267,11 @@ impl Server {
         let queries = Queries::new(registry.clone());
         core.spawn(forever(queries.clone().maintain()));
         let loads = Arc::new(LoadReports::default());
-        let api = Api { registry: registry.clone(), queries, survey, metrics: metrics.clone(), loads };
+        let peers = (registry.replica() != ReplicaId::ONLY).then(|| Peers::new(registry.clone()));
+        if let Some(peers) = peers.clone() {
+            core.spawn(forever(peers.run()));
+        }
+        let api = Api { registry: registry.clone(), queries, survey, metrics: metrics.clone(), loads, peers };
         let admission = Admission::new(config.cold_starts, config.max_stream_age);
         let server = Self {
             http,
@@ -254,6 +281,7 @@ impl Server {
             core,
             servers,
             registry,
+            storage,
             fanout,
             _checks: probing,
             _writing: writing,
@@ -340,10 +368,12 @@ impl Server {
         }
         self.servers.shutdown().await;
         self.core.shutdown().await;
+        self.storage.close().await;
     }
 }
 
-async fn open(config: Config) -> anyhow::Result<(Arc<dyn Storage>, Opened)> {
+/// Opens the store. Others are told that the gRPC API is there.
+async fn open(config: Config, grpc: SocketAddr) -> anyhow::Result<(Arc<dyn Storage>, Opened)> {
     let new_store_id = uuid::Uuid::new_v4().simple().to_string();
     match config.storage {
         StorageKind::Memory => {
@@ -358,19 +388,28 @@ async fn open(config: Config) -> anyhow::Result<(Arc<dyn Storage>, Opened)> {
             Ok((Arc::new(store), opened))
         }
         StorageKind::Etcd => {
-            let (store, opened) = EtcdStore::open(&config.etcd, &new_store_id).await?;
-            tracing::info!(records = opened.records.len(), revision = %opened.revision, "etcd is open");
+            let name = hostname().into();
+            let replica = Replica { name, address: config.etcd.advertised(grpc)?, since: UnixMillis::now() };
+            let (store, opened) = EtcdStore::open(&config.etcd, &new_store_id, &replica).await?;
+            let (id, address) = (opened.replica, replica.address);
+            tracing::info!(records = opened.records.len(), revision = %opened.revision, replica = %id, %address, "etcd is open");
             Ok((Arc::new(store), opened))
         }
     }
 }
 
-fn listen(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+/// As the kernel knows it; for people.
+fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}
+
+fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
     let bound = socket.and_then(|socket| {
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
-        socket.listen(LISTEN_BACKLOG)
+        Ok(socket)
     });
     bound.with_context(|| format!("{setting}: cannot listen on {address}"))
 }

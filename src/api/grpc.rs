@@ -32,6 +32,7 @@ use super::{
     error::Problem,
     watch::{MessageStream, Messages},
 };
+use crate::peers;
 
 /// Answered by a route of its own, which is found before that of the service.
 const WATCH: &str = "/convoy.v1.Registry/Watch";
@@ -58,7 +59,11 @@ pub async fn routes(api: Api, stopping: watch::Receiver<bool>, threads: Handle) 
         .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let routes = Routes::default()
+    let mut routes = Routes::default();
+    if let Some(peers) = shell.api.peers.clone() {
+        routes = routes.add_service(peers::server(peers, shell.api.survey.clone()));
+    }
+    let routes = routes
         .add_service(RegistryServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(ProxiesServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(QueriesServer::new(shell.clone()).max_decoding_message_size(limit))
@@ -300,14 +305,14 @@ impl Proxies for Shell {
         &self,
         request: Request<proto::ListProxiesRequest>,
     ) -> Result<Response<proto::ListProxiesResponse>, Status> {
-        Ok(Response::new(self.api.list_proxies(request.get_ref())?))
+        Ok(Response::new(self.api.list_proxies(request.get_ref()).await?))
     }
 
     async fn get_proxy(
         &self,
         request: Request<proto::GetProxyRequest>,
     ) -> Result<Response<proto::GetProxyResponse>, Status> {
-        Ok(Response::new(self.api.get_proxy(request.get_ref())?))
+        Ok(Response::new(self.api.get_proxy(request.get_ref()).await?))
     }
 
     async fn retry_proxy(
@@ -328,7 +333,7 @@ impl Proxies for Shell {
         &self,
         request: Request<proto::GetConvergenceRequest>,
     ) -> Result<Response<proto::Convergence>, Status> {
-        Ok(Response::new(self.api.get_convergence(request.get_ref())?))
+        Ok(Response::new(self.api.get_convergence(request.get_ref()).await?))
     }
 
     async fn wait_for_convergence(

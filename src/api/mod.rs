@@ -29,6 +29,7 @@ use crate::{
         parse,
         wire::{self, duration},
     },
+    peers::Peers,
     registry::{
         Heard, Held, Registry,
         command::{Error, Versioned},
@@ -50,6 +51,8 @@ pub struct Api {
     pub metrics: Arc<Metrics>,
     /// What proxies report.
     pub loads: Arc<LoadReports>,
+    /// The other replicas, where there may be some.
+    pub peers: Option<Peers>,
 }
 
 impl Api {
@@ -206,12 +209,12 @@ fn lease_of(held: Held, id: String) -> proto::Lease {
 
 /// The lease's id is the request's own text.
 fn status_of(heard: Heard, id: String) -> proto::LeaseStatus {
-    let (outcome, lease) = match heard {
-        Heard::Kept(held) => (LeaseOutcome::Kept, lease_of(held, id)),
-        Heard::RegisterAgain => (LeaseOutcome::RegisterAgain, proto::Lease { id, ..Default::default() }),
-        Heard::Retry => (LeaseOutcome::Retry, proto::Lease { id, ..Default::default() }),
+    let (outcome, lease, elsewhere) = match heard {
+        Heard::Kept(held) => (LeaseOutcome::Kept, lease_of(held, id), held.elsewhere),
+        Heard::RegisterAgain => (LeaseOutcome::RegisterAgain, proto::Lease { id, ..Default::default() }, false),
+        Heard::Retry => (LeaseOutcome::Retry, proto::Lease { id, ..Default::default() }, false),
     };
-    proto::LeaseStatus { outcome: outcome.into(), lease: Some(lease) }
+    proto::LeaseStatus { outcome: outcome.into(), lease: Some(lease), elsewhere }
 }
 
 /// Its load is then as it is kept.

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use convoy_client::proto;
+use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::{Api, error::Problem, optional};
@@ -11,7 +12,7 @@ use crate::{
     registry::virtual_service::places_of,
     translate::names::clusters_of,
     xds::{
-        convergence::Place,
+        convergence::{Others, Place},
         holdings::describe,
         standing::Holding,
         status::{Stream, in_order},
@@ -22,19 +23,32 @@ const MAX_QUOTED_BYTES: usize = 256;
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 
 impl Api {
-    pub fn list_proxies(&self, request: &proto::ListProxiesRequest) -> Result<proto::ListProxiesResponse, Problem> {
+    pub async fn list_proxies(
+        &self,
+        request: &proto::ListProxiesRequest,
+    ) -> Result<proto::ListProxiesResponse, Problem> {
         let namespace = optional(&request.namespace, |name| Namespace::parse("namespace", name))?;
+        let others = match &self.peers {
+            Some(peers) => peers.proxies(&request.namespace, "").await,
+            None => Others::default(),
+        };
         let mut proxies = self.survey.proxies.list(None, self.survey.told());
         proxies.retain(|proxy| namespace.as_ref().is_none_or(|wanted| wanted.as_str() == proxy.namespace));
-        Ok(proto::ListProxiesResponse { proxies })
+        let (proxies, unknown_replicas) = with_others(proxies, others);
+        Ok(proto::ListProxiesResponse { proxies, unknown_replicas })
     }
 
-    pub fn get_proxy(&self, request: &proto::GetProxyRequest) -> Result<proto::GetProxyResponse, Problem> {
+    pub async fn get_proxy(&self, request: &proto::GetProxyRequest) -> Result<proto::GetProxyResponse, Problem> {
+        let others = match &self.peers {
+            Some(peers) if !request.node.is_empty() => peers.proxies("", &request.node).await,
+            _ => Others::default(),
+        };
         let proxies = self.survey.proxies.list(Some(&request.node), self.survey.told());
+        let (proxies, unknown_replicas) = with_others(proxies, others);
         if proxies.is_empty() {
             return Err(no_proxy(&request.node, "is not known", "that of a proxy connected in the last 5 minutes"));
         }
-        Ok(proto::GetProxyResponse { proxies })
+        Ok(proto::GetProxyResponse { proxies, unknown_replicas })
     }
 
     pub fn retry_proxy(&self, request: &proto::RetryProxyRequest) -> Result<proto::RetryProxyResponse, Problem> {
@@ -68,9 +82,25 @@ impl Api {
         Ok(proto::GetProxyConfigResponse { resources: streams.iter().flat_map(of_stream).collect() })
     }
 
-    pub fn get_convergence(&self, request: &proto::GetConvergenceRequest) -> Result<proto::Convergence, Problem> {
+    pub async fn get_convergence(&self, request: &proto::GetConvergenceRequest) -> Result<proto::Convergence, Problem> {
         let namespace = optional(&request.namespace, |name| Namespace::parse("namespace", name))?;
-        Ok(self.survey.convergence(self.asked_or_present(request.revision), namespace.as_ref()))
+        let revision = self.asked_or_present(request.revision);
+        let others = self.convergence_elsewhere(revision, &request.namespace).await;
+        Ok(self.survey.convergence_of_all(revision, namespace.as_ref(), others))
+    }
+
+    fn convergence_elsewhere(
+        &self,
+        revision: Revision,
+        namespace: &str,
+    ) -> BoxFuture<'static, Others<proto::Convergence>> {
+        let (peers, namespace) = (self.peers.clone(), namespace.to_owned());
+        Box::pin(async move {
+            match peers {
+                Some(peers) => peers.convergence(revision, &namespace).await,
+                None => Others::default(),
+            }
+        })
     }
 
     pub async fn wait_for_convergence(
@@ -80,7 +110,9 @@ impl Api {
         let namespace = optional(&request.namespace, |name| Namespace::parse("namespace", name))?;
         let timeout = parse::wait("timeout", request.timeout)?.unwrap_or(DEFAULT_WAIT);
         let revision = self.asked_or_present(request.revision);
-        Ok(self.survey.converged(revision, namespace.as_ref(), Instant::now() + timeout, self.survey.place()?).await)
+        let (deadline, place) = (Instant::now() + timeout, self.survey.place()?);
+        let others = || self.convergence_elsewhere(revision, &request.namespace);
+        Ok(self.survey.converged(revision, namespace.as_ref(), deadline, place, others).await)
     }
 
     /// The services that lead to an instance: its own, and the virtual ones that it is a member of.
@@ -102,12 +134,32 @@ impl Api {
         let of =
             |service: ServiceKey| snapshot.services.get(&service).map(|state| clusters_of(state).collect::<Vec<_>>());
         let clusters: Vec<Arc<str>> = services.into_iter().filter_map(of).flatten().collect();
-        self.survey.barrier(&clusters, revision, deadline, place).await
+        let others = || -> BoxFuture<'static, _> {
+            let (peers, clusters) = (self.peers.clone(), clusters.clone());
+            Box::pin(async move {
+                match peers {
+                    Some(peers) => peers.followers(&clusters, revision).await,
+                    None => Others::default(),
+                }
+            })
+        };
+        self.survey.barrier(&clusters, revision, deadline, place, others).await
     }
 
     fn asked_or_present(&self, revision: Option<u64>) -> Revision {
         revision.map_or_else(|| self.registry.snapshot().revision, Revision)
     }
+}
+
+/// Those of this replica and of the others; one that left the one and is connected to another has not left.
+fn with_others(here: Vec<proto::Proxy>, others: Others<proto::Proxy>) -> (Vec<proto::Proxy>, Vec<String>) {
+    let mut all: Vec<proto::Proxy> = here.into_iter().chain(others.said).collect();
+    let connected: BTreeSet<String> =
+        all.iter().filter(|proxy| proxy.connected).map(|proxy| proxy.node.clone()).collect();
+    all.retain(|proxy| proxy.connected || !connected.contains(&proxy.node));
+    let since = |proxy: &proto::Proxy| proxy.connected_at.map(|at| (at.seconds, at.nanos));
+    all.sort_by(|a, b| (&a.node, since(a)).cmp(&(&b.node, since(b))));
+    (all, others.unknown)
 }
 
 pub(super) fn no_proxy(node: &str, why: &str, rule: &str) -> Problem {

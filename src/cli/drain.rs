@@ -128,6 +128,12 @@ fn sentence(barrier: &Barrier) -> String {
     let waited = format_duration(Duration::from_millis(waited.as_millis().try_into().unwrap_or(u64::MAX)));
     let (proxies, missing) = (barrier.proxies, barrier.proxies.saturating_sub(barrier.acked));
     match (barrier.outcome(), proxies) {
+        _ if !barrier.unknown_replicas.is_empty() => {
+            let unknown = barrier.unknown_replicas.join(", ");
+            format!(
+                "incomplete: {missing} of {proxies} proxies may still send it requests, and those of {unknown}, which does not answer"
+            )
+        }
         (BarrierOutcome::Complete, 0) => "complete: no proxy follows its service".into(),
         (BarrierOutcome::Complete, _) => {
             format!("complete: {proxies} of {proxies} proxies have accepted it, after {waited}")
@@ -159,7 +165,7 @@ mod tests {
 
     fn barrier(outcome: BarrierOutcome, proxies: u32, acked: u32) -> Barrier {
         let waited = Some(convoy_client::duration(Duration::from_millis(312)));
-        Barrier { outcome: outcome.into(), waited, proxies, acked, missing: Vec::new() }
+        Barrier { outcome: outcome.into(), waited, proxies, acked, missing: Vec::new(), unknown_replicas: Vec::new() }
     }
 
     #[test]

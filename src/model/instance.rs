@@ -2,7 +2,9 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use super::{Brake, CheckState, History, Incarnation, InstanceKey, Labels, LeaseId, Override, PortName, UnixMillis};
+use super::{
+    Brake, CheckState, History, Incarnation, InstanceKey, Labels, LeaseId, Override, PortName, ReplicaId, UnixMillis,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
@@ -219,4 +221,6 @@ pub struct Tombstone {
 pub struct Lease {
     pub ttl: Duration,
     pub incarnation: Incarnation,
+    /// Who times it, and alone may end it.
+    pub owner: ReplicaId,
 }

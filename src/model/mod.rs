@@ -1,6 +1,8 @@
 //! The nouns: plain values without behaviour of their own, valid by construction. What comes from outside is parsed
 //! once, in `parse`, into these types; inside nobody checks again.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 pub mod agent_card;
 pub mod check;
 pub mod health;
@@ -12,6 +14,7 @@ pub mod load;
 pub mod node;
 pub mod parse;
 pub mod raw;
+pub mod replica;
 pub mod resource_type;
 pub mod selector;
 pub mod service;
@@ -32,6 +35,7 @@ pub use limits::{Invalid, Limits};
 pub use load::LoadPolicy;
 pub use node::{Node, NodeSelector};
 pub use raw::{RawKey, RawResource};
+pub use replica::{Replica, ReplicaId};
 pub use resource_type::ResourceType;
 pub use selector::InstanceSelector;
 pub use service::{Exports, Failover, Service, ServicePatch, ServicePort};
@@ -39,3 +43,10 @@ pub use service::{Exports, Failover, Service, ServicePatch, ServicePort};
 /// A moment in Unix milliseconds: for people and for records, never to time anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnixMillis(pub u64);
+
+impl UnixMillis {
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(since.as_millis().try_into().unwrap_or(u64::MAX))
+    }
+}

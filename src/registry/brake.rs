@@ -212,6 +212,8 @@ pub struct Braking {
 pub struct Brake {
     config: BrakeConfig,
     overdue: HashSet<LeaseId, Prehashed>,
+    /// How often that has changed.
+    changes: u64,
     /// Instances whose lease is overdue.
     services: HashMap<ServiceKey, usize>,
     zones: HashMap<Arc<Locality>, usize>,
@@ -229,6 +231,7 @@ impl Brake {
         Self {
             config,
             overdue: HashSet::default(),
+            changes: 0,
             services: HashMap::new(),
             zones: HashMap::new(),
             in_zone: HashMap::new(),
@@ -279,6 +282,7 @@ impl Brake {
     pub fn overdue(&mut self, lease: LeaseId, state: &State) {
         // What is told may be about one that has gone meanwhile, and nobody would tell of it again.
         if state.lease(lease).is_some() && self.overdue.insert(lease) {
+            self.changes += 1;
             self.count_members(lease, state, true);
         }
     }
@@ -286,6 +290,7 @@ impl Brake {
     /// A lease was heard again; whether it had been kept.
     pub fn returned(&mut self, lease: LeaseId, state: &State) -> bool {
         if self.overdue.remove(&lease) {
+            self.changes += 1;
             self.count_members(lease, state, false);
         }
         self.let_go(lease)
@@ -293,7 +298,7 @@ impl Brake {
 
     /// A lease is gone, and its instances before it; whether it had been kept.
     pub fn gone(&mut self, lease: LeaseId) -> bool {
-        self.overdue.remove(&lease);
+        self.changes += u64::from(self.overdue.remove(&lease));
         self.let_go(lease)
     }
 
@@ -435,6 +440,15 @@ impl Brake {
     /// Whether a lease that lapsed is kept.
     pub fn keeps(&self, lease: LeaseId) -> bool {
         self.kept.contains_key(&lease)
+    }
+
+    /// How often it has changed who is overdue.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    pub fn overdue_leases(&self) -> impl Iterator<Item = LeaseId> {
+        self.overdue.iter().copied()
     }
 
     pub fn overdue_count(&self) -> usize {

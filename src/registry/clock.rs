@@ -13,7 +13,6 @@
 use std::{
     sync::Arc,
     sync::atomic::{AtomicU64, Ordering},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use tokio::time::Instant;
@@ -62,8 +61,7 @@ impl Clock {
 
     /// Wall time, for records and people.
     pub fn unix(&self) -> UnixMillis {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        UnixMillis(since.as_millis().try_into().unwrap_or(u64::MAX))
+        UnixMillis::now()
     }
 }
 

@@ -90,6 +90,8 @@ pub enum Command {
     Restore(LeaseId),
     /// A lease's deadline has passed.
     Expire(LeaseId),
+    /// Leases that this replica times from now on.
+    Adopt(Vec<LeaseId>),
     /// A lease that was deleted though it has members is put back.
     MendLease(LeaseId),
     /// An instance's drain time is over.
@@ -121,6 +123,7 @@ impl Command {
             Self::ReleaseBrake(_) => "release_brake",
             Self::Restore(_) => "restore",
             Self::Expire(_) => "expire",
+            Self::Adopt(_) => "adopt",
             Self::MendLease(_) => "mend_lease",
             Self::FinishDrain { .. } => "finish_drain",
             Self::Forget(_) => "forget",

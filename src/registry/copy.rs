@@ -10,7 +10,7 @@ use super::{
     state::{Snapshot, State},
 };
 use crate::{
-    model::{Lease, LeaseId, Revision},
+    model::{Lease, LeaseId, ReplicaId, Revision},
     storage::{Key, Record},
 };
 
@@ -23,7 +23,7 @@ pub struct Copy {
 
 impl Copy {
     fn of(state: &State) -> Self {
-        let leases = state.leases().map(|(id, lease)| (id, lease.clone())).collect();
+        let leases = state.leases().map(|(id, state)| (*id, state.lease.clone())).collect();
         Self { snapshot: state.snapshot().clone(), leases }
     }
 
@@ -40,10 +40,9 @@ impl Copy {
             let service = &state.service;
             (Key::Service(state.key.clone()), service.revision, Record::Service(service.value.clone()))
         });
-        let leases = self
-            .leases
-            .iter()
-            .map(|(id, lease)| (Key::Lease(*id), lease.revision, Record::Lease(Lease::clone(&lease.value))));
+        // Whoever begins with them has all of them.
+        let owned = |lease: &Lease| Record::Lease(Lease { owner: ReplicaId::ONLY, ..lease.clone() });
+        let leases = self.leases.iter().map(move |(id, of)| (Key::Lease(*id), of.revision, owned(&of.value)));
         let raw = raw.iter().map(|(key, raw)| (Key::Raw(key.clone()), raw.revision, Record::Raw(raw.value.clone())));
         let gone = gone.iter().map(|(key, gone)| {
             (Key::Instance(key.clone()), gone.revision, Record::Tombstone(Clone::clone(&*gone.value)))

@@ -61,7 +61,10 @@ impl Task {
         }
         let going = self.brake.tick(&self.state, now_ms);
         self.let_go(&going);
-        for some in self.brake.believe(self.trust.believed(), now_ms).chunks(self.limits.instances_per_call) {
+        // Whose probes are another replica's, that one believes.
+        let mut believed = self.brake.believe(self.trust.believed(), now_ms);
+        believed.retain(|(key, _)| self.state.snapshot().is_probed_by(key, self.state.me));
+        for some in believed.chunks(self.limits.instances_per_call) {
             self.enqueue_own(Command::Believe(some.to_vec()));
         }
         self.show_brake();

@@ -12,6 +12,9 @@
 //! Only the registry's task decides of a lapsed lease, and revives it; heartbeats do not touch it.
 //!
 //! A lease has one timer at most: in the wheel, or on its way into it (`TIMED`).
+//!
+//! Of several replicas each times its own leases. One that is another's (`THEIRS`) is answered here as well, has no timer
+//! here, and who hears it notes it down, for its owner to be told (`take_heard`).
 
 use std::{
     sync::Arc,
@@ -26,7 +29,7 @@ use papaya::HashMap;
 
 use super::{digest::Digest, pace};
 use crate::{
-    model::{LeaseId, Revision},
+    model::{LeaseId, ReplicaId, Revision},
     prehashed::Prehashed,
 };
 
@@ -46,6 +49,10 @@ mod mark {
     pub const SPREAD: u8 = 8;
     /// Removed, or set anew.
     pub const GONE: u8 = 16;
+    /// Another replica's.
+    pub const THEIRS: u8 = 32;
+    /// Another replica's, and noted down to be told. Of an own one: another replica heard it last.
+    pub const HEARD: u8 = 64;
 }
 
 /// What an agent reported of its load.
@@ -56,16 +63,39 @@ pub struct Report {
     pub load: Load,
 }
 
+/// Whose a lease is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    Ours {
+        /// From when it has its TTL: later than now for one that was adopted, whose agent has to find its way here.
+        from_ms: u64,
+        /// Its first heartbeat is answered so that agents that came together do not go on together.
+        spread: bool,
+    },
+    Theirs(ReplicaId),
+}
+
+/// Another replica's lease that was heard here.
+#[derive(Clone, Debug)]
+pub struct HeardHere {
+    pub lease: LeaseId,
+    pub owner: ReplicaId,
+    pub load: Option<Arc<Report>>,
+}
+
 #[derive(Debug)]
 pub struct Entry {
     id: LeaseId,
     ttl_ms: u64,
+    whose: Whose,
     deadline_ms: AtomicU64,
     /// Of what its agent said; see `digest`.
     digest: AtomicU64,
     /// What the agent reported last.
     load: ArcSwapOption<Report>,
     marks: AtomicU8,
+    /// How often in a row another replica's lease was heard here, and not there.
+    hearings: AtomicU8,
 }
 
 impl Entry {
@@ -75,6 +105,13 @@ impl Entry {
 
     fn ttl(&self) -> Duration {
         Duration::from_millis(self.ttl_ms)
+    }
+
+    fn from_ms(&self) -> u64 {
+        match self.whose {
+            Whose::Ours { from_ms, .. } => from_ms,
+            Whose::Theirs(_) => 0,
+        }
     }
 
     /// When two heartbeats are missed, if nothing is heard before the deadline. Of leases with one TTL that fall silent at
@@ -91,7 +128,7 @@ impl Entry {
             return Look::Stale;
         }
         // A heartbeat that came just after a pause, before that was taken out of time, set it too far ahead.
-        let furthest = now_ms + self.ttl_ms;
+        let furthest = now_ms.max(self.from_ms()) + self.ttl_ms;
         let clamp = |deadline: u64| (deadline != LAPSED && deadline > furthest).then_some(furthest);
         let deadline = match self.deadline_ms.fetch_update(SeqCst, SeqCst, clamp) {
             Ok(_) => furthest,
@@ -180,25 +217,33 @@ pub struct LeaseTable {
     untimed: Mutex<Vec<Arc<Entry>>>,
     /// Those that were heard after they were told overdue or lapsed; each once for each telling.
     returned: Mutex<Vec<LeaseId>>,
+    /// Other replicas' that were heard here; each once until it is taken.
+    heard: Mutex<Vec<Arc<Entry>>>,
 }
 
 impl LeaseTable {
-    /// Makes a lease, or gives it another TTL; it holds for one TTL from now. With `spread` its first heartbeat is
-    /// answered so that agents that came together do not go on together.
-    pub fn set(&self, id: LeaseId, ttl: Duration, now_ms: u64, spread: bool) {
+    /// Makes a lease, or gives it another TTL or owner. An own one holds for one TTL.
+    pub fn set(&self, id: LeaseId, ttl: Duration, whose: Whose) {
         let leases = self.leases.pin();
         let before = leases.get(&id);
         let ttl_ms = millis(ttl);
-        let spread = if spread { mark::SPREAD } else { 0 };
+        let (deadline_ms, marks) = match whose {
+            Whose::Ours { from_ms, spread } => (from_ms + ttl_ms, mark::TIMED | if spread { mark::SPREAD } else { 0 }),
+            Whose::Theirs(_) => (0, mark::THEIRS),
+        };
         let entry = Arc::new(Entry {
             id,
             ttl_ms,
-            deadline_ms: AtomicU64::new(now_ms + ttl_ms),
+            whose,
+            deadline_ms: AtomicU64::new(deadline_ms),
             digest: AtomicU64::new(before.map_or(0, |before| before.digest.load(Relaxed))),
             load: ArcSwapOption::from(before.and_then(|before| before.load.load_full())),
-            marks: AtomicU8::new(mark::TIMED | spread),
+            marks: AtomicU8::new(marks),
+            hearings: AtomicU8::new(0),
         });
-        lock(&self.untimed).push(entry.clone());
+        if marks & mark::TIMED != 0 {
+            lock(&self.untimed).push(entry.clone());
+        }
         if let Some(before) = leases.insert(id, entry) {
             let marks = before.marks.fetch_or(mark::GONE, SeqCst);
             if marks & (mark::OVERDUE | mark::KEPT) != 0 || before.deadline_ms.load(SeqCst) == LAPSED {
@@ -244,7 +289,13 @@ impl LeaseTable {
 
     /// One that was marked is heard.
     fn heard(&self, entry: &Arc<Entry>) {
-        let marks = entry.marks.fetch_and(!(mark::OVERDUE | mark::KEPT | mark::SPREAD), SeqCst);
+        if entry.marks.load(SeqCst) & mark::THEIRS != 0 {
+            if entry.marks.fetch_or(mark::HEARD, SeqCst) & mark::HEARD == 0 {
+                lock(&self.heard).push(entry.clone());
+            }
+            return;
+        }
+        let marks = entry.marks.fetch_and(!(mark::OVERDUE | mark::KEPT | mark::SPREAD | mark::HEARD), SeqCst);
         if marks & (mark::OVERDUE | mark::KEPT) != 0 {
             lock(&self.returned).push(entry.id);
         }
@@ -253,10 +304,43 @@ impl LeaseTable {
         }
     }
 
+    /// Renews an own lease that another replica has heard. Whether nobody has heard it here since it was last renewed so.
+    pub fn renew_for(&self, id: LeaseId, now_ms: u64, load: Option<Load>) -> bool {
+        let leases = self.leases.pin();
+        let Some(entry) = leases.get(&id) else { return false };
+        let only_there = entry.marks.load(SeqCst) & mark::HEARD != 0;
+        if self.renew(id, now_ms, None, load) == Renewal::Unknown || entry.marks.load(SeqCst) & mark::THEIRS != 0 {
+            return false;
+        }
+        entry.marks.fetch_or(mark::HEARD, SeqCst);
+        only_there
+    }
+
+    /// Takes other replicas' leases that were heard here.
+    pub fn take_heard(&self) -> Vec<HeardHere> {
+        let taken = std::mem::take(&mut *lock(&self.heard));
+        let still = |entry: Arc<Entry>| {
+            let Whose::Theirs(owner) = entry.whose else { return None };
+            let is_gone = entry.marks.fetch_and(!mark::HEARD, SeqCst) & mark::GONE != 0;
+            (!is_gone).then(|| HeardHere { lease: entry.id, owner, load: entry.load.load_full() })
+        };
+        taken.into_iter().filter_map(still).collect()
+    }
+
+    /// Counts how often in a row another replica's lease was heard here and not there; the answer has this one.
+    pub fn count_hearing(&self, id: LeaseId, only_here: bool) -> u8 {
+        let leases = self.leases.pin();
+        let Some(entry) = leases.get(&id) else { return 0 };
+        let next = if only_here { entry.hearings.load(Relaxed).saturating_add(1) } else { 0 };
+        entry.hearings.store(next, Relaxed);
+        next
+    }
+
     /// Renews even a lease that has lapsed: its agent has just registered again.
     pub fn revive(&self, id: LeaseId, now_ms: u64) {
         let leases = self.leases.pin();
-        let Some(entry) = leases.get(&id) else { return };
+        let ours = |entry: &&Arc<Entry>| entry.marks.load(SeqCst) & mark::THEIRS == 0;
+        let Some(entry) = leases.get(&id).filter(ours) else { return };
         let before = entry.deadline_ms.swap(now_ms + entry.ttl_ms, SeqCst);
         let marks = entry.marks.fetch_and(!(mark::OVERDUE | mark::KEPT), SeqCst);
         if before == LAPSED || marks & (mark::OVERDUE | mark::KEPT) != 0 {
@@ -387,9 +471,13 @@ mod tests {
 
     fn one() -> (LeaseTable, Arc<Entry>) {
         let table = LeaseTable::default();
-        table.set(ID, TTL, 0, false);
+        table.set(ID, TTL, ours(0));
         let entry = timer(&table);
         (table, entry)
+    }
+
+    fn ours(from_ms: u64) -> Whose {
+        Whose::Ours { from_ms, spread: false }
     }
 
     /// The one lease that needs a timer.
@@ -401,6 +489,49 @@ mod tests {
 
     fn renew(table: &LeaseTable, now_ms: u64) -> Renewal {
         table.renew(ID, now_ms, None, None)
+    }
+
+    #[test]
+    fn another_replicas_lease_is_noted_when_it_is_heard_and_has_no_timer() {
+        let (table, owner) = (LeaseTable::default(), ReplicaId(2));
+        table.set(ID, TTL, Whose::Theirs(owner));
+        assert_eq!((table.take_untimed().len(), table.take_heard().len()), (0, 0));
+        assert_eq!((renew(&table, 10), renew(&table, 20)), (KEPT, KEPT));
+        let heard: Vec<_> = table.take_heard().into_iter().map(|heard| (heard.lease, heard.owner)).collect();
+        assert_eq!(heard, [(ID, owner)], "once, until it is told");
+        assert_eq!((1..4).map(|_| table.count_hearing(ID, true)).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!((table.count_hearing(ID, false), table.count_hearing(ID, true)), (0, 1), "in a row");
+        table.revive(ID, 30);
+        assert_eq!(table.take_untimed().len(), 0);
+        // It becomes this one's.
+        assert_eq!(renew(&table, 40), KEPT);
+        table.set(ID, TTL, ours(50));
+        assert_eq!(table.take_heard().len(), 0, "who owns it need not be told");
+        assert_eq!(timer(&table).look(50), Look::At(20_050));
+    }
+
+    #[test]
+    fn an_own_lease_is_renewed_for_who_heard_it_elsewhere() {
+        let (table, entry) = one();
+        assert!(!table.renew_for(ID, 5_000, None), "it may have been heard here before");
+        assert!(table.renew_for(ID, 10_000, None), "only there");
+        assert_eq!(entry.look(20_000), Look::At(30_000));
+        assert_eq!(renew(&table, 11_000), KEPT);
+        assert!(!table.renew_for(ID, 12_000, None), "here as well");
+        assert!(!table.renew_for(LeaseId(9), 12_000, None), "nobody knows it");
+        table.set(ID, TTL, Whose::Theirs(ReplicaId(2)));
+        assert!(!table.renew_for(ID, 12_000, None), "it is another one's by now");
+    }
+
+    #[test]
+    fn an_adopted_lease_has_longer_once() {
+        let table = LeaseTable::default();
+        table.set(ID, TTL, ours(10_000));
+        let entry = timer(&table);
+        assert_eq!(entry.look(0), Look::At(30_000));
+        assert_eq!(entry.look(39_000), Look::Overdue(40_000));
+        assert_eq!(renew(&table, 39_500), KEPT);
+        assert_eq!(entry.look(40_000), Look::At(59_500));
     }
 
     #[test]
@@ -422,10 +553,10 @@ mod tests {
     fn whoever_fell_silent_at_the_same_time_is_overdue_when_the_first_lapses() {
         for ttl in [1, 2, 3, 10, 27, 29, 30, 60, 86_400].map(Duration::from_secs) {
             let (first, last) = (LeaseTable::default(), LeaseTable::default());
-            first.set(ID, ttl, 0, false);
+            first.set(ID, ttl, ours(0));
             // It was heard last as late as the first can be waited for.
             let interval = millis(pace::longest_interval(ttl));
-            last.set(ID, ttl, interval, false);
+            last.set(ID, ttl, ours(interval));
             let (first, last) = (timer(&first), timer(&last));
             let Look::At(overdue) = last.look(interval) else { panic!("it has just been heard") };
             assert!(overdue <= millis(ttl), "{ttl:?}: overdue only at {overdue} ms");
@@ -499,10 +630,10 @@ mod tests {
     #[test]
     fn the_timer_of_an_earlier_setting_is_stale() {
         let (table, entry) = one();
-        table.set(ID, Duration::from_secs(1), 5_000, false);
+        table.set(ID, Duration::from_secs(1), ours(5_000));
         assert_eq!(entry.look(60_000), Look::Stale);
         assert_eq!(timer(&table).look(5_900), Look::Overdue(6_000));
-        table.set(ID, TTL, 6_000, false);
+        table.set(ID, TTL, ours(6_000));
         assert_eq!(table.take_returned(), [ID], "who registers is heard");
         table.remove(ID);
         assert_eq!(renew(&table, 0), Renewal::Unknown);
@@ -549,7 +680,7 @@ mod tests {
     #[test]
     fn the_first_heartbeat_of_those_that_came_together_is_spread() {
         let table = LeaseTable::default();
-        table.set(ID, TTL, 0, true);
+        table.set(ID, TTL, Whose::Ours { from_ms: 0, spread: true });
         assert_eq!(renew(&table, 1), Renewal::Kept { ttl: TTL, spread: true });
         assert_eq!(renew(&table, 2), KEPT);
         assert!(table.take_returned().is_empty());

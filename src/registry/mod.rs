@@ -10,6 +10,7 @@ pub mod copy;
 pub mod digest;
 mod keeping;
 pub mod lease;
+mod owning;
 pub mod pace;
 mod plan;
 pub mod query;
@@ -28,7 +29,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -47,17 +48,17 @@ use self::{
     clock::Clock,
     command::{CheckReport, Command, Error, Outcome, Register},
     copy::{Copies, Copy},
-    lease::{Known, LeaseTable, Renewal, Report},
+    lease::{HeardHere, Known, LeaseTable, Renewal, Report},
     pace::Pace,
     state::{Dirty, Snapshot, State},
-    timers::{Marker, Timers},
+    timers::{Marker, Notice, Timers},
     watch::{EventLog, Watches},
 };
 use crate::{
     dirty::DirtySet,
     model::{
         CheckStatus, Incarnation, InstanceId, InstanceKey, InstanceSpec, LeaseId, Limits, OverrideHealth, RawKey,
-        RawResource, Revision, ServiceKey, ServicePatch, Share, UnixMillis, Verdict,
+        RawResource, ReplicaId, Revision, ServiceKey, ServicePatch, Share, UnixMillis, Verdict,
     },
     storage::{Health, Opened, Storage},
     telemetry::{Census, Metrics},
@@ -92,7 +93,6 @@ struct Inner {
     dirty_services: Arc<DirtySet<ServiceKey>>,
     commands: mpsc::Sender<Queued>,
     watches: Watches,
-    /// The last write has failed.
     /// When a write has failed last, in elapsed time; 0 if the last one did not.
     store_failed_ms: Arc<AtomicU64>,
     health: watch_channel::Receiver<Health>,
@@ -103,6 +103,12 @@ struct Inner {
     braking: Arc<ArcSwap<Braking>>,
     copies: Arc<Copies>,
     backups: Arc<Semaphore>,
+    /// Who of this replica's leases is overdue, for the other replicas.
+    overdue: Arc<ArcSwap<Vec<LeaseId>>>,
+    replica: ReplicaId,
+    elsewhere: AtomicBool,
+    /// To the registry's task, which ends with the timers that send there.
+    notices: mpsc::WeakSender<Vec<Notice>>,
 }
 
 /// What somebody may set.
@@ -131,6 +137,8 @@ pub struct Held {
     pub lease: LeaseId,
     pub ttl: Duration,
     pub heartbeat_interval: Duration,
+    /// Its agent had better go on with another replica.
+    pub elsewhere: bool,
 }
 
 /// The answer to a heartbeat.
@@ -179,8 +187,10 @@ impl Registry {
     ) -> (Self, JoinHandle<()>) {
         let clock = Clock::default();
         let had_state = !opened.records.is_empty() && !opened.restored;
-        let (state, effects) = State::load(opened.revision, opened.records, clock.unix());
+        let (mut state, effects) = State::load(opened.revision, opened.records, clock.unix());
+        state.me = opened.replica;
         let (commands, receiver) = mpsc::channel(COMMANDS_WAITING);
+        let (told, notices) = timers::channel();
         let inner = Arc::new(Inner {
             store_id: opened.store_id.into(),
             limits: settings.limits,
@@ -201,9 +211,12 @@ impl Registry {
             braking: Arc::default(),
             copies: Arc::default(),
             backups: Arc::new(Semaphore::new(BACKUPS_AT_ONCE)),
+            overdue: Arc::default(),
+            replica: opened.replica,
+            elsewhere: AtomicBool::new(false),
+            notices: told.downgrade(),
         });
         let task = task::Task::new(&inner, storage, state, effects, Brake::new(settings.brake));
-        let (told, notices) = timers::channel();
         let (timers, clock) = (Timers::new(inner.leases.clone()), inner.clock.clone());
         let mut beside = JoinSet::new();
         let watching = async move {
@@ -301,7 +314,7 @@ impl Registry {
 
     fn held(&self, lease: LeaseId, ttl: Duration, spread: bool) -> Held {
         let heartbeat_interval = self.inner.pace.next(lease, ttl, self.inner.clock.now_ms(), spread);
-        Held { lease, ttl, heartbeat_interval }
+        Held { lease, ttl, heartbeat_interval, elsewhere: self.inner.elsewhere.load(Ordering::Relaxed) }
     }
 
     /// Renews a lease. `known` is what its agent has said, if it wants to know whether that still stands.
@@ -341,6 +354,59 @@ impl Registry {
 
     pub fn leases(&self) -> usize {
         self.inner.leases.len()
+    }
+
+    /// Which replica this is.
+    pub fn replica(&self) -> ReplicaId {
+        self.inner.replica
+    }
+
+    /// Other replicas' leases that were heard here since the last time.
+    pub fn take_heard(&self) -> Vec<HeardHere> {
+        self.inner.leases.take_heard()
+    }
+
+    /// Renews an own lease that another replica has heard; see `LeaseTable::renew_for`.
+    pub fn renew_for(&self, lease: LeaseId, load: Option<Load>) -> bool {
+        self.inner.leases.renew_for(lease, self.inner.clock.now_ms(), load)
+    }
+
+    /// See `LeaseTable::count_hearing`.
+    pub fn count_hearing(&self, lease: LeaseId, only_here: bool) -> u8 {
+        self.inner.leases.count_hearing(lease, only_here)
+    }
+
+    /// Sends agents to other replicas, or no longer: while the store is away, this one may be taken for gone.
+    pub fn send_elsewhere(&self) {
+        let away = *self.inner.health.borrow() != Health::Live;
+        let others = self.snapshot().replicas.len() > 1;
+        self.inner.elsewhere.store(away && others, Ordering::Relaxed);
+    }
+
+    /// Makes leases this replica's own, soon; those that cannot be are asked for again when they are next heard.
+    pub fn adopt(&self, leases: Vec<LeaseId>) {
+        for some in leases.chunks(self.inner.limits.instances_per_call) {
+            let queued = Queued { command: Command::Adopt(some.to_vec()), reply: None };
+            // When so much waits already, they are heard again.
+            if self.inner.commands.try_send(queued).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Who of this replica's leases is overdue; the same list as long as nothing has changed.
+    pub fn overdue(&self) -> Arc<Vec<LeaseId>> {
+        self.inner.overdue.load_full()
+    }
+
+    /// What has become of other replicas' leases, as they say.
+    pub async fn note(&self, notices: Vec<Notice>) {
+        if let Some(told) = self.inner.notices.upgrade()
+            && !notices.is_empty()
+        {
+            // It ends only with the registry.
+            let _ = told.send(notices).await;
+        }
     }
 
     /// Counts all that there is.

@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     model::{
-        Exports, Instance, InstanceId, InstanceKey, Lease, LeaseId, Node, RawKey, RawResource, RemovalCause,
-        ResourceType, Revision, Service, ServiceKey, Tombstone, UnixMillis, Verdict,
+        Exports, Instance, InstanceId, InstanceKey, Lease, LeaseId, Node, RawKey, RawResource, RemovalCause, Replica,
+        ReplicaId, ResourceType, Revision, Service, ServiceKey, Tombstone, UnixMillis, Verdict, replica::share_of,
     },
     prehashed::Sharded,
     storage::{Change, Commit, Key, Record},
@@ -39,11 +39,22 @@ pub struct Snapshot {
     pub raw: OrdMap<RawKey, Versioned<RawResource>>,
     /// Those that left, as far as they are remembered.
     pub gone: SharedHashMap<InstanceKey, Versioned<Tombstone>>,
+    /// All that are there, this one too; none where the store has one writer.
+    pub replicas: OrdMap<ReplicaId, Arc<Replica>>,
 }
 
 impl Snapshot {
     pub fn instance(&self, key: &InstanceKey) -> Option<&Versioned<Instance>> {
         self.services.get(&key.service)?.instances.get(&key.id)
+    }
+
+    /// Whether a replica is the one that probes an instance.
+    pub fn is_probed_by(&self, key: &InstanceKey, replica: ReplicaId) -> bool {
+        if self.replicas.len() < 2 {
+            return true;
+        }
+        let here = self.replicas.keys().copied();
+        share_of(key.to_string().as_bytes(), here).is_none_or(|prober| prober == replica)
     }
 
     /// All variants of a resource that somebody wrote, by name.
@@ -212,22 +223,35 @@ pub enum Dirty {
     Raw(RawKey),
 }
 
+/// A lease that was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseSet {
+    pub id: LeaseId,
+    pub lease: Lease,
+    /// Whose it was; none if it is new.
+    pub was: Option<ReplicaId>,
+}
+
 /// What a commit asks of the shell: timers to set, readers to tell.
 #[derive(Debug, Default, PartialEq)]
 pub struct Effects {
     pub events: Vec<Event>,
     pub dirty: BTreeSet<Dirty>,
-    pub leases_set: Vec<(LeaseId, Duration)>,
+    pub leases_set: Vec<LeaseSet>,
     pub leases_gone: Vec<LeaseId>,
     /// Deleted, though they have members: to be put back.
     pub leases_missed: Vec<LeaseId>,
     /// What the agent has said under a lease has another digest now; the last one counts.
     pub digests: Vec<(LeaseId, Digest)>,
     pub drains: Vec<(InstanceKey, Duration)>,
+    /// A replica has come or gone.
+    pub replicas_changed: bool,
 }
 
 #[derive(Debug, Default)]
 pub struct State {
+    /// Which replica this is.
+    pub(super) me: ReplicaId,
     pub(super) snapshot: Snapshot,
     pub(super) virtuals: Virtuals,
     leases: Sharded<LeaseId, LeaseState>,
@@ -242,7 +266,7 @@ impl State {
     pub fn load(revision: Revision, mut records: Vec<(Key, Revision, Record)>, now: UnixMillis) -> (Self, Effects) {
         // What instances hang on goes first; then by age, as they came.
         let rank = |key: &Key| match key {
-            Key::Service(_) | Key::Raw(_) => 0,
+            Key::Service(_) | Key::Raw(_) | Key::Replica(_) => 0,
             Key::Lease(_) => 1,
             Key::Instance(_) => 2,
         };
@@ -283,13 +307,12 @@ impl State {
         self.leases.get(&id).map(|lease| lease.lease.value.ttl)
     }
 
-    pub fn lease_count(&self) -> usize {
-        self.leases.len()
+    pub(super) fn leases(&self) -> impl Iterator<Item = (&LeaseId, &LeaseState)> {
+        self.leases.iter()
     }
 
-    /// All leases, in no order.
-    pub(super) fn leases(&self) -> impl Iterator<Item = (LeaseId, &Versioned<Lease>)> {
-        self.leases.iter().map(|(id, state)| (*id, &state.lease))
+    pub fn lease_count(&self) -> usize {
+        self.leases.len()
     }
 
     /// Who of a service has an address and port.
@@ -325,8 +348,9 @@ impl State {
             }
             (Key::Service(key), _) => self.delete_service(&key, revision, now, effects),
             (Key::Lease(id), Some(Record::Lease(lease))) => {
+                let was = self.leases.get(&id).map(|held| held.lease.value.owner);
+                effects.leases_set.push(LeaseSet { id, lease, was });
                 let lease = Versioned { revision, value: Arc::new(lease) };
-                effects.leases_set.push((id, lease.value.ttl));
                 match self.leases.entry(id) {
                     Entry::Occupied(mut held) => held.get_mut().lease = lease,
                     Entry::Vacant(new) => {
@@ -345,6 +369,13 @@ impl State {
             (Key::Lease(id), _) => {
                 self.leases.remove(&id);
                 effects.leases_gone.push(id);
+            }
+            (Key::Replica(id), record) => {
+                match record {
+                    Some(Record::Replica(replica)) => self.snapshot.replicas.insert(id, replica),
+                    _ => self.snapshot.replicas.remove(&id),
+                };
+                effects.replicas_changed = true;
             }
             (Key::Raw(key), record) => {
                 match record {

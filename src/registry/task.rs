@@ -27,7 +27,6 @@ use super::{
     command::{Command, Error, Outcome},
     copy::Copies,
     lease::LeaseTable,
-    pace,
     plan::{Footprints, Plan},
     state::{Dirty, Effects, Snapshot, State},
     timers::{Notice, TICK, tick_ms, tick_of},
@@ -54,6 +53,8 @@ const DRAINS_PER_TICK: usize = 10_000;
 /// How often it is looked who the brake still keeps.
 const LOOK_AT_KEPT: Duration = Duration::from_secs(1);
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
+/// How much later a replica ends a drain that is another's to end.
+const DRAIN_PATIENCE_MS: u64 = 3_000;
 /// How long, and how many, instances that left are remembered.
 const TOMBSTONE_AGE_MS: u64 = 24 * 60 * 60 * 1000;
 const MAX_TOMBSTONES: usize = 200_000;
@@ -97,6 +98,11 @@ pub(super) struct Task {
     #[expect(clippy::vec_box, reason = "they move from one list to the next, and a list of them would be a large one")]
     round: Vec<Box<InFlight>>,
     footprints: Footprints,
+    /// From when leases whose owner is gone are looked for; none if there are none.
+    pub(super) orphans_at: Option<Instant>,
+    /// Since when the overdue leases that others are told of may have changed.
+    pub(super) overdue_shown: (u64, Instant),
+    pub(super) overdue: Arc<ArcSwap<Vec<LeaseId>>>,
     /// Leases that are kept, which could not be written.
     pub(super) unkept: Vec<(LeaseId, BrakeScope)>,
     pub(super) brake: Brake,
@@ -125,6 +131,9 @@ impl Task {
             due: VecDeque::new(),
             round: Vec::new(),
             footprints: Footprints::default(),
+            orphans_at: None,
+            overdue_shown: (0, Instant::now()),
+            overdue: inner.overdue.clone(),
             unkept: Vec::new(),
             brake,
             trust: inner.trust.clone(),
@@ -136,11 +145,8 @@ impl Task {
         for event in &effects.events {
             task.brake.follow(event, task.clock.handled_ms());
         }
-        // Who was kept before is overdue from the start: no timer tells of it again.
         for event in effects.events.iter().filter(|event| event.instance.value.lapsed.is_some()) {
-            let lease = event.instance.value.lease;
-            task.leases.tell_when_heard(lease);
-            task.brake.overdue(lease, &task.state);
+            task.take_over_kept(event.instance.value.lease);
         }
         task.leases.set_applied(task.state.snapshot().revision);
         task.mark_dirty(effects.dirty);
@@ -186,7 +192,9 @@ impl Task {
                     if Instant::now() >= looking {
                         looking = Instant::now() + LOOK_AT_KEPT;
                         self.look_at_kept();
+                        self.adopt_orphans();
                     }
+                    self.show_overdue();
                     if Instant::now() >= housekeeping {
                         housekeeping = Instant::now() + HOUSEKEEPING;
                         self.keep_house();
@@ -417,8 +425,8 @@ impl Task {
 
     fn set_timers(&mut self, effects: &Effects) {
         let now = self.clock.now_ms();
-        for (lease, ttl) in &effects.leases_set {
-            self.leases.set(*lease, *ttl, now, now < pace::YOUNG_MS);
+        for set in &effects.leases_set {
+            self.own_or_not(set, now);
         }
         for (lease, digest) in &effects.digests {
             self.leases.set_digest(*lease, *digest);
@@ -434,9 +442,14 @@ impl Task {
         if kept_gone {
             self.show_brake();
         }
+        if effects.replicas_changed {
+            self.look_for_orphans();
+        }
         for (key, time) in &effects.drains {
             let Some(instance) = self.state.snapshot().instance(key) else { continue };
-            let deadline = now + u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2);
+            // Of several replicas the one that has the lease ends a drain; the others only if it does not.
+            let patience = if self.state.own_lease(instance.value.lease).is_some() { 0 } else { DRAIN_PATIENCE_MS };
+            let deadline = now + patience + u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2);
             self.drains.set(tick_of(deadline), (key.clone(), instance.value.incarnation));
         }
     }
@@ -451,6 +464,9 @@ impl Task {
     }
 
     fn keep_house(&mut self) {
+        if !self.state.is_first() {
+            return;
+        }
         let now = self.clock.unix();
         let before = UnixMillis(now.0.saturating_sub(TOMBSTONE_AGE_MS));
         let due = self.state.tombstones_due(before, MAX_TOMBSTONES, MAX_ROUND * self.limits.instances_per_call);

@@ -189,9 +189,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::registry::lease::Renewal;
+    use crate::registry::lease::{Renewal, Whose};
 
     const LEASES: u128 = 6;
+
+    fn ours(from_ms: u64) -> Whose {
+        Whose::Ours { from_ms, spread: false }
+    }
 
     #[derive(Clone, Debug)]
     enum Step {
@@ -311,7 +315,7 @@ mod tests {
                     }
                     Step::Set(id, ..) if world.removed.contains(&id) => {}
                     Step::Set(id, ttl) => {
-                        table.set(LeaseId(id), Duration::from_millis(ttl), now, false);
+                        table.set(LeaseId(id), Duration::from_millis(ttl), ours(now));
                         let told = world.leases.get(&id).map_or(Told::Nothing, |model| model.told);
                         let new = Model { ttl, deadline: Some(now + ttl), told, heard: false, undecided: false };
                         let model = world.leases.entry(id).insert_entry(new).into_mut();
@@ -361,7 +365,7 @@ mod tests {
     fn a_million_that_lapse_together_are_told_in_bounded_turns() {
         let table = Arc::new(LeaseTable::default());
         let mut timers = Timers::new(table.clone());
-        (0..100_000).for_each(|id| table.set(LeaseId(id), Duration::from_secs(30), 0, false));
+        (0..100_000).for_each(|id| table.set(LeaseId(id), Duration::from_secs(30), ours(0)));
         let (mut lapsed, mut turns) = (0, 0);
         for until in [10, 31_000] {
             loop {

@@ -14,8 +14,8 @@ use super::{
 use crate::model::{
     Brake, BrakeScope, Capability, CheckKind, CheckState, CheckStatus, Exports, Failover, Incarnation, Instance,
     InstanceSpec, Lease, LeaseId, LoadPolicy, Locality, Namespace, NodeSelector, Override, OverrideHealth, Port,
-    PortName, Protocol, RawKey, RawResource, RemovalCause, Revision, Service, ServicePort, Share, Sla, Tombstone,
-    Transition, Turn, UnixMillis, Verdict, parse,
+    PortName, Protocol, RawKey, RawResource, RemovalCause, Replica, ReplicaId, Revision, Service, ServicePort, Share,
+    Sla, Tombstone, Transition, Turn, UnixMillis, Verdict, parse,
 };
 
 pub(crate) fn service(name: &str) -> (Key, Record) {
@@ -92,7 +92,10 @@ pub(crate) fn tombstone(service: &str, id: &str) -> (Key, Record) {
 }
 
 pub(crate) fn lease(id: u128) -> (Key, Record) {
-    (Key::Lease(LeaseId(id)), Record::Lease(Lease { ttl: Duration::from_secs(30), incarnation: Incarnation(1) }))
+    (
+        Key::Lease(LeaseId(id)),
+        Record::Lease(Lease { ttl: Duration::from_secs(30), incarnation: Incarnation(1), owner: ReplicaId::ONLY }),
+    )
 }
 
 pub(crate) fn raw(name: &str, variant: &str) -> (Key, Record) {
@@ -145,7 +148,7 @@ fn assert_holds(commits: &[Commit], revision: u64, changes: &[Change]) {
 /// What every store promises. How many revisions there are is a store's own affair, as long as they grow; what stands at
 /// the end is answered, with its revisions.
 async fn conforms(store: &dyn Storage, opened: &mut Opened) -> Vec<((Key, Record), Revision)> {
-    assert!(opened.records.is_empty());
+    assert!(opened.records.iter().all(|(key, ..)| matches!(key, Key::Replica(_))));
     let conflict = Err(CommitError::Conflict);
     let last = |revisions: &[u64]| *revisions.iter().max().expect("some");
 
@@ -228,8 +231,14 @@ async fn conforms(store: &dyn Storage, opened: &mut Opened) -> Vec<((Key, Record
 /// A store that is opened again holds what it held.
 async fn holds(store: &dyn Storage, opened: Opened, mut expected: Vec<((Key, Record), Revision)>) {
     expected.sort_by(|a, b| a.0.0.cmp(&b.0.0));
-    let mut found: Vec<_> =
-        opened.records.into_iter().map(|(key, revision, record)| ((key, record), revision)).collect();
+    // That a replica is here is not its registry's to write.
+    let written_here = |(key, ..): &(Key, Revision, Record)| !matches!(key, Key::Replica(_));
+    let mut found: Vec<_> = opened
+        .records
+        .into_iter()
+        .filter(written_here)
+        .map(|(key, revision, record)| ((key, record), revision))
+        .collect();
     found.sort_by(|a, b| a.0.0.cmp(&b.0.0));
     assert_eq!(found, expected);
     // Revisions go on, and conditions know what was there before.
@@ -264,10 +273,11 @@ async fn redb_conforms_and_holds_everything_when_it_is_opened_again() {
 async fn etcd_conforms_and_holds_everything_when_it_is_opened_again() {
     let cluster = Cluster::start(1, &[]);
     let config = EtcdConfig { endpoints: cluster.endpoints(), ..EtcdConfig::default() };
-    let (store, mut opened) = EtcdStore::open(&config, "new").await.expect("it opens");
+    let replica = Replica { name: "a".into(), address: ([127, 0, 0, 1], 7071).into(), since: UnixMillis(1) };
+    let (store, mut opened) = EtcdStore::open(&config, "new", &replica).await.expect("it opens");
     let expected = conforms(&store, &mut opened).await;
     drop(store);
-    let (store, again) = EtcdStore::open(&config, "other").await.expect("it opens again");
+    let (store, again) = EtcdStore::open(&config, "other", &replica).await.expect("it opens again");
     assert_eq!(again.store_id, opened.store_id);
     holds(&store, again, expected).await;
 }

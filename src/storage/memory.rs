@@ -7,7 +7,10 @@ use tokio::sync::mpsc;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{COMMITS_IN_FLIGHT, Change, Commit, CommitError, Key, Opened, Record, Storage, Transaction};
-use crate::{model::Revision, prehashed::Sharded};
+use crate::{
+    model::{ReplicaId, Revision},
+    prehashed::Sharded,
+};
 
 /// Keeps what is needed to check conditions; the records themselves are the registry's.
 #[derive(Debug)]
@@ -73,7 +76,14 @@ impl MemoryStore {
         };
         (
             Self { state: Mutex::new(state), commits },
-            Opened { store_id, revision: Revision(0), records, restored: false, commits: receiver },
+            Opened {
+                store_id,
+                replica: ReplicaId::ONLY,
+                revision: Revision(0),
+                records,
+                restored: false,
+                commits: receiver,
+            },
         )
     }
 }

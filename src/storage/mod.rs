@@ -24,7 +24,7 @@ mod real_etcd;
 #[path = "../../tests/support/wheel.rs"]
 mod wheel;
 
-use std::sync::Arc;
+use std::{fmt::Debug, sync::Arc};
 
 use async_trait::async_trait;
 use tokio::{
@@ -33,7 +33,8 @@ use tokio::{
 };
 
 use crate::model::{
-    Instance, InstanceKey, Lease, LeaseId, RawKey, RawResource, Revision, Service, ServiceKey, Tombstone,
+    Instance, InstanceKey, Lease, LeaseId, RawKey, RawResource, Replica, ReplicaId, Revision, Service, ServiceKey,
+    Tombstone,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,6 +43,8 @@ pub enum Key {
     Instance(InstanceKey),
     Lease(LeaseId),
     Raw(RawKey),
+    /// Only of a store with several writers; it writes these itself.
+    Replica(ReplicaId),
 }
 
 /// What stands under a key. An instance that left leaves its tombstone under its own key.
@@ -52,6 +55,7 @@ pub enum Record {
     Tombstone(Tombstone),
     Lease(Lease),
     Raw(Arc<RawResource>),
+    Replica(Arc<Replica>),
 }
 
 /// A record, or nothing, under a key.
@@ -121,6 +125,8 @@ pub enum OpenError {
 pub struct Opened {
     /// Changes when a store is created or restored: revisions of different stores do not compare.
     pub store_id: String,
+    /// Who writes here, among all who do.
+    pub replica: ReplicaId,
     pub revision: Revision,
     pub records: Vec<(Key, Revision, Record)>,
     /// It has just been restored: proxies that return may know more than it does.
@@ -136,7 +142,7 @@ pub(crate) const SCHEMA: u32 = 1;
 pub(crate) const COMMITS_IN_FLIGHT: usize = 1024;
 
 #[async_trait]
-pub trait Storage: Send + Sync + 'static {
+pub trait Storage: Debug + Send + Sync + 'static {
     /// Writes durably, at once. One outcome for each transaction, in their order.
     async fn commit(&self, transactions: Vec<Transaction>) -> Vec<Result<Revision, CommitError>>;
 
@@ -148,6 +154,9 @@ pub trait Storage: Send + Sync + 'static {
     fn health(&self) -> watch::Receiver<Health> {
         watch::channel(Health::Live).1
     }
+
+    /// Nothing more is written; others may be told.
+    async fn close(&self) {}
 }
 
 /// Sends what was committed down the stream, and answers with the revisions. Used by the stores with one writer.

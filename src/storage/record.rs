@@ -8,8 +8,8 @@ use prost::Message;
 use super::{Key, Record};
 use crate::model::{
     CheckKind, CheckState, CheckStatus, Drain, Failover, Incarnation, Instance, InstanceKey, Invalid, Lease, LeaseId,
-    Limits, LoadPolicy, NodeSelector, Override, RawKey, RawResource, RemovalCause, Revision, Service, Share, Tombstone,
-    UnixMillis, parse, wire,
+    Limits, LoadPolicy, NodeSelector, Override, RawKey, RawResource, RemovalCause, Replica, ReplicaId, Revision,
+    Service, Share, Tombstone, UnixMillis, parse, wire,
 };
 
 #[allow(clippy::large_enum_variant, reason = "generated; one is decoded at a time")]
@@ -17,8 +17,8 @@ pub(super) mod stored {
     tonic::include_proto!("convoy.storage.v1");
 }
 use stored::{
-    StoredCheck, StoredInstance, StoredLease, StoredOverride, StoredRaw, StoredRecord, StoredService, StoredTombstone,
-    stored_check, stored_record,
+    StoredCheck, StoredInstance, StoredLease, StoredOverride, StoredRaw, StoredRecord, StoredReplica, StoredService,
+    StoredTombstone, stored_check, stored_record,
 };
 
 /// Why bytes of a store cannot be read.
@@ -46,7 +46,7 @@ fn no_limits() -> Limits {
     }
 }
 
-/// The kind's letter, then the names with `/` between; a lease's id in hexadecimal. A resource's name may itself have `/`,
+/// The kind's letter, then the names with `/` between; a lease's and a replica's id in hexadecimal. A resource's name may itself have `/`,
 /// and stands last.
 pub fn encode_key(key: &Key) -> String {
     match key {
@@ -54,6 +54,7 @@ pub fn encode_key(key: &Key) -> String {
         Key::Instance(key) => format!("i/{key}"),
         Key::Lease(id) => format!("l/{id}"),
         Key::Raw(key) => format!("r/{}/{}/{}", key.kind.as_str(), key.variant, key.name),
+        Key::Replica(id) => format!("c/{id}"),
     }
 }
 
@@ -67,6 +68,7 @@ pub fn decode_key(text: &str) -> Result<Key, Unreadable> {
         ["s", namespace, service] => Ok(Key::Service(parse::service_key(namespace, service)?)),
         ["i", namespace, service, id] => Ok(Key::Instance(parse::instance_key(namespace, service, id)?)),
         ["l", id] => Ok(Key::Lease(LeaseId::parse("lease", id)?)),
+        ["c", id] => Ok(Key::Replica(ReplicaId::parse("replica", id)?)),
         _ => Err(Unreadable::Shape("the key is of no known kind")),
     }
 }
@@ -112,9 +114,16 @@ pub fn encode(revision: Revision, record: &Record) -> Vec<u8> {
             removed_at_ms: tombstone.removed_at.0,
             history: wire::history(&tombstone.history),
         }),
-        Record::Lease(lease) => {
-            stored_record::Record::Lease(StoredLease { ttl_ms: millis(lease.ttl), incarnation: lease.incarnation.0 })
-        }
+        Record::Lease(lease) => stored_record::Record::Lease(StoredLease {
+            ttl_ms: millis(lease.ttl),
+            incarnation: lease.incarnation.0,
+            owner: lease.owner.0,
+        }),
+        Record::Replica(replica) => stored_record::Record::Replica(StoredReplica {
+            name: replica.name.to_string(),
+            address: replica.address.to_string(),
+            since_ms: replica.since.0,
+        }),
         Record::Raw(raw) => stored_record::Record::Raw(StoredRaw {
             bytes: raw.bytes.to_vec(),
             selector: raw.selector.as_ref().map(|selector| selector.as_str().to_owned()).unwrap_or_default(),
@@ -152,7 +161,13 @@ pub fn decode(bytes: &[u8]) -> Result<(Revision, Record), Unreadable> {
         }),
         stored_record::Record::Lease(from) => {
             let ttl = Duration::from_millis(from.ttl_ms);
-            Record::Lease(Lease { ttl, incarnation: Incarnation(from.incarnation) })
+            Record::Lease(Lease { ttl, incarnation: Incarnation(from.incarnation), owner: ReplicaId(from.owner) })
+        }
+        stored_record::Record::Replica(from) => {
+            let rule = "an IP address and a port";
+            let address = from.address.parse().map_err(|_| Invalid::new("replica.address", &from.address, rule))?;
+            let since = UnixMillis(from.since_ms);
+            Record::Replica(Arc::new(Replica { name: from.name.into(), address, since }))
         }
         stored_record::Record::Raw(from) => Record::Raw(Arc::new(decode_raw(from)?)),
     };

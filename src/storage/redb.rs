@@ -30,7 +30,7 @@ use super::{
     COMMITS_IN_FLIGHT, Change, Commit, CommitError, Key, OpenError, Opened, SCHEMA, Storage, Transaction,
     memory::holds, publish, record,
 };
-use crate::model::Revision;
+use crate::model::{ReplicaId, Revision};
 
 /// So many revisions of lazy commits share the one sync that reserves them.
 const RESERVED: u64 = 4096;
@@ -113,7 +113,14 @@ impl RedbStore {
         let inner = Inner { file: Some(file), state, ceiling, unsynced: false, doubtful: Vec::new() };
         let store_id = meta.store_id.clone();
         let shared = Arc::new(Shared { path, store_id, inner: inner.into() });
-        let opened = Opened { store_id: meta.store_id, revision, records, restored: meta.restored, commits: receiver };
+        let opened = Opened {
+            store_id: meta.store_id,
+            replica: ReplicaId::ONLY,
+            revision,
+            records,
+            restored: meta.restored,
+            commits: receiver,
+        };
         Ok((Self { shared, commits }, opened))
     }
 }

@@ -15,7 +15,7 @@ use super::{names::OUTBOUND, *};
 use crate::{
     model::{
         Drain, Exports, Failover, Incarnation, Instance, InstanceSpec, Lease, LeaseId, Locality, Override,
-        OverrideHealth, Port, PortName, Protocol, Revision, Service, ServicePort, UnixMillis, parse,
+        OverrideHealth, Port, PortName, Protocol, ReplicaId, Revision, Service, ServicePort, UnixMillis, parse,
     },
     registry::state::State,
     storage::{Key, Record},
@@ -27,7 +27,7 @@ struct Given {
 
 impl Given {
     fn new() -> Self {
-        let lease = Lease { ttl: Duration::from_secs(30), incarnation: Incarnation(1) };
+        let lease = Lease { ttl: Duration::from_secs(30), incarnation: Incarnation(1), owner: ReplicaId::ONLY };
         Self { records: vec![(Key::Lease(LeaseId(1)), Revision(1), Record::Lease(lease))] }
     }
 

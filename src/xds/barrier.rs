@@ -37,8 +37,8 @@ pub enum State {
     },
 }
 
-/// What is to be said of them; `waited` is left to the caller.
-pub fn judge(followers: Vec<Follower>) -> proto::Barrier {
+/// What is to be said of them, and of the replicas that could not be asked for theirs; `waited` is left to the caller.
+pub fn judge(followers: Vec<Follower>, unknown_replicas: Vec<String>) -> proto::Barrier {
     let left = |state: &State| matches!(state, State::Left { .. });
     let connected = followers.iter().filter(|follower| !left(&follower.state));
     let back: BTreeSet<String> = connected.map(|follower| follower.node.clone()).collect();
@@ -53,10 +53,11 @@ pub fn judge(followers: Vec<Follower>) -> proto::Barrier {
         missing.extend(missing_of(follower));
     }
     let acked = proxies - u32::try_from(missing.len()).unwrap_or(proxies);
-    let outcome = if missing.is_empty() { BarrierOutcome::Complete } else { BarrierOutcome::Incomplete };
+    let is_complete = missing.is_empty() && unknown_replicas.is_empty();
+    let outcome = if is_complete { BarrierOutcome::Complete } else { BarrierOutcome::Incomplete };
     missing.sort_by(|a, b| a.node.cmp(&b.node));
     missing.truncate(MAX_MISSING);
-    proto::Barrier { outcome: outcome.into(), waited: None, proxies, acked, missing }
+    proto::Barrier { outcome: outcome.into(), waited: None, proxies, acked, missing, unknown_replicas }
 }
 
 fn missing_of(Follower { node, namespace, address, state }: Follower) -> Option<proto::MissingProxy> {
@@ -101,7 +102,7 @@ mod tests {
                 address: "10.0.0.1:1".into(),
                 state: state.clone(),
             };
-            let barrier = judge(followers.iter().map(follower).collect());
+            let barrier = judge(followers.iter().map(follower).collect(), vec![]);
             let named: Vec<(String, String)> =
                 barrier.missing.iter().map(|proxy| (proxy.node.clone(), proxy.reason().to_string())).collect();
             let expected: Vec<(String, String)> =
@@ -120,7 +121,7 @@ mod tests {
             address: String::new(),
             state: Rejected("bad host".into()),
         };
-        let barrier = judge((0..150).map(follower).collect());
+        let barrier = judge((0..150).map(follower).collect(), vec![]);
         assert_eq!((barrier.proxies, barrier.acked, barrier.missing.len()), (150, 0, MAX_MISSING));
         assert_eq!((&*barrier.missing[0].node, &*barrier.missing[0].message), ("000", "bad host"));
     }

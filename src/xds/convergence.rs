@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, pin::pin, sync::Arc, time::Duration};
 
 use convoy_client::proto::{self, BarrierOutcome};
+use futures_util::future::BoxFuture;
 use tokio::{
     sync::{Semaphore, SemaphorePermit, watch},
     time::{Instant, sleep_until, timeout_at},
@@ -26,6 +27,8 @@ use crate::{
 const MAX_LAGGING: usize = 100;
 /// A wait looks again at most this often: a look costs as much as there are proxies.
 const PACE: Duration = Duration::from_millis(10);
+/// How often the other replicas are asked again.
+const OTHERS_PACE: Duration = Duration::from_millis(100);
 /// All looks of all waits together take at most a fifth of one core's time.
 const SHARE: u32 = 4;
 /// Calls that wait at a time; more are refused.
@@ -33,7 +36,21 @@ const MAX_WAITING: usize = 1000;
 /// What was ACKed is in use after this: Envoy hands it to its workers after the ACK.
 const APPLIED_AFTER: Duration = Duration::from_millis(250);
 
-/// Looks at all proxies. Cheap to clone.
+/// What the other replicas of Convoy say of their proxies.
+#[derive(Clone, Debug)]
+pub struct Others<T> {
+    pub said: Vec<T>,
+    /// Those that could not be asked.
+    pub unknown: Vec<String>,
+}
+
+impl<T> Default for Others<T> {
+    fn default() -> Self {
+        Self { said: Vec::new(), unknown: Vec::new() }
+    }
+}
+
+/// Looks at all proxies of this replica. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Survey {
     pub cache: Arc<Cache>,
@@ -79,7 +96,30 @@ impl Survey {
             proxies: count(streams.len()),
             converged: count(streams.len() - lagging.len()),
             lagging: lagging.iter().take(MAX_LAGGING).map(|stream| laggard(stream.describe(told))).collect(),
+            unknown_replicas: Vec::new(),
         }
+    }
+
+    /// The same, of all replicas.
+    pub fn convergence_of_all(
+        &self,
+        revision: Revision,
+        namespace: Option<&Namespace>,
+        others: Others<proto::Convergence>,
+    ) -> proto::Convergence {
+        let mut all = self.convergence(revision, namespace);
+        for of in others.said {
+            all.told = all.told.min(of.told);
+            all.complete &= of.complete;
+            all.proxies += of.proxies;
+            all.converged += of.converged;
+            all.lagging.extend(of.lagging);
+        }
+        all.complete &= others.unknown.is_empty();
+        all.unknown_replicas = others.unknown;
+        all.lagging.sort_by(|a, b| a.node.cmp(&b.node));
+        all.lagging.truncate(MAX_LAGGING);
+        all
     }
 
     /// The same, when all have it, or at the deadline.
@@ -89,9 +129,10 @@ impl Survey {
         namespace: Option<&Namespace>,
         deadline: Instant,
         _place: Place<'_>,
+        others: impl Fn() -> BoxFuture<'static, Others<proto::Convergence>>,
     ) -> proto::Convergence {
-        self.wait(deadline, || {
-            let seen = self.convergence(revision, namespace);
+        self.wait(deadline, others, |others| {
+            let seen = self.convergence_of_all(revision, namespace, others);
             (seen.complete, seen)
         })
         .await
@@ -104,10 +145,12 @@ impl Survey {
         revision: Revision,
         deadline: Instant,
         _place: Place<'_>,
+        others: impl Fn() -> BoxFuture<'static, Others<Follower>>,
     ) -> proto::Barrier {
         let started = Instant::now();
-        let judged = self.wait(deadline, || {
-            let judged = judge(self.followers(clusters, revision));
+        let judged = self.wait(deadline, others, |others| {
+            let followers = self.followers(clusters, revision);
+            let judged = judge(followers.into_iter().chain(others.said).collect(), others.unknown);
             (judged.outcome() == BarrierOutcome::Complete, judged)
         });
         let judged = judged.await;
@@ -117,7 +160,8 @@ impl Survey {
         proto::Barrier { waited: Some(wire::duration(started.elapsed())), ..judged }
     }
 
-    fn followers(&self, clusters: &[Arc<str>], revision: Revision) -> Vec<Follower> {
+    /// How this replica's proxies stand to the endpoints of some clusters.
+    pub fn followers(&self, clusters: &[Arc<str>], revision: Revision) -> Vec<Follower> {
         let told = self.told();
         let connected = self.proxies.streams();
         let departed = self.proxies.departed();
@@ -126,16 +170,27 @@ impl Survey {
     }
 
     /// Looks until what is seen is what is waited for, the time is over, or Convoy stops; gives what was seen last.
-    async fn wait<T>(&self, deadline: Instant, look: impl Fn() -> (bool, T)) -> T {
+    async fn wait<O, T>(
+        &self,
+        deadline: Instant,
+        others: impl Fn() -> BoxFuture<'static, Others<O>>,
+        look: impl Fn(Others<O>) -> (bool, T),
+    ) -> T {
         let (mut told, mut stopping) = (self.cache.told(), self.stopping.clone());
         loop {
             told.mark_unchanged();
             let mut changed = pin!(self.proxies.changed());
             changed.as_mut().enable();
+            let others = others().await;
+            // Nothing tells here what has changed there.
+            let again = match others.said.is_empty() && others.unknown.is_empty() {
+                true => deadline,
+                false => deadline.min(Instant::now() + OTHERS_PACE),
+            };
             // At the deadline there is a last look, whosever turn it is.
             let turn = timeout_at(deadline, self.turns.acquire()).await;
             let begun = Instant::now();
-            let (done, seen) = look();
+            let (done, seen) = look(others);
             let now = Instant::now();
             if done || now >= deadline || *stopping.borrow() {
                 return seen;
@@ -147,7 +202,7 @@ impl Survey {
                 _ = told.changed() => {}
                 () = changed => {}
                 _ = stopping.wait_for(|stopping| *stopping) => return seen,
-                () = sleep_until(deadline) => {}
+                () = sleep_until(again) => {}
             }
             sleep_until(deadline.min(now + PACE)).await;
         }

@@ -246,6 +246,7 @@ impl Stream {
             connected: true,
             own_names: self.look(|standing| standing.session.own_names()) as u64,
             left_at: None,
+            replica: String::new(),
         }
     }
 

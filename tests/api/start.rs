@@ -9,12 +9,7 @@ use convoy::{
 };
 use tokio::{net::TcpStream, sync::oneshot};
 
-use crate::support::{
-    api::Api,
-    http::Http,
-    sample::instances,
-    server::{Addresses, free_ports},
-};
+use crate::support::{api::Api, http::Http, sample::instances, server::Addresses};
 
 fn config([http, grpc, xds]: [SocketAddr; 3]) -> Config {
     Config {
@@ -30,8 +25,8 @@ fn config([http, grpc, xds]: [SocketAddr; 3]) -> Config {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_store_is_read_nothing_is_told_and_then_everything() {
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
-    let [grpc, xds] = free_ports();
-    let beginning = Beginning::new(config([any_port, grpc, xds])).expect("it begins");
+    let beginning = Beginning::new(config([any_port; 3])).expect("it begins");
+    let [grpc, xds] = [beginning.grpc_address(), beginning.xds_address()].map(|address| address.expect("an address"));
     let http = Http(beginning.http_address());
     let (read, reading) = oneshot::channel();
     let store = async move {

@@ -8,7 +8,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
 use crate::{
     etcd::Cluster,
-    replica::{Replica, config},
+    replica::{Replica, config, itself},
 };
 
 /// A user who may read and write the prefix; authentication is on.
@@ -67,7 +67,7 @@ async fn who_may_not_is_told_so_at_once() {
         (missing, "etcd.password_file"),
     ] {
         let asked = std::time::Instant::now();
-        let error = EtcdStore::open(&config, "new").await.expect_err(says).to_string();
+        let error = EtcdStore::open(&config, "new", &itself()).await.expect_err(says).to_string();
         assert!(error.contains(says), "{error}");
         assert!(asked.elapsed().as_secs() < 5, "{error}");
     }
@@ -99,6 +99,6 @@ async fn over_tls_both_sides_show_who_they_are() {
     replica.equals(&config).await;
 
     let missing = EtcdConfig { tls: Some(EtcdTls { ca: path("no.pem"), ..tls }), ..config };
-    let error = EtcdStore::open(&missing, "new").await.expect_err("no file").to_string();
+    let error = EtcdStore::open(&missing, "new", &itself()).await.expect_err("no file").to_string();
     assert!(error.contains("etcd.tls.ca"), "{error}");
 }

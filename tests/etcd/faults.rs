@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::{
     etcd::Cluster,
-    replica::{PATIENCE, Replica, config, put},
+    replica::{PATIENCE, Replica, config, itself, put},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,10 +81,11 @@ async fn a_store_of_a_newer_format_is_not_opened() {
     let config = config(cluster.endpoints());
     drop(Replica::open(&config).await);
     cluster.ctl(&["put", "/convoy/m/format", "2"]).expect("put");
-    let error = convoy::storage::etcd::EtcdStore::open(&config, "new").await.expect_err("newer").to_string();
+    let error = convoy::storage::etcd::EtcdStore::open(&config, "new", &itself()).await.expect_err("newer").to_string();
     assert!(error.contains("\"2\"") && error.contains("newer"), "{error}");
     cluster.ctl(&["put", "/convoy/m/format", "1"]).expect("put");
     cluster.ctl(&["put", "/convoy/l/00000000000000000000000000000001", "x"]).expect("put");
-    let error = convoy::storage::etcd::EtcdStore::open(&config, "new").await.expect_err("damaged").to_string();
+    let error =
+        convoy::storage::etcd::EtcdStore::open(&config, "new", &itself()).await.expect_err("damaged").to_string();
     assert!(error.contains("l/00000000000000000000000000000001"), "{error}");
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use convoy::{
-    model::{Incarnation, Lease, LeaseId, Revision},
+    model::{self, Incarnation, Lease, LeaseId, ReplicaId, Revision, UnixMillis},
     storage::{
         Change, CommitError, Health, Key, Opened, Record, Storage, Transaction,
         etcd::{EtcdStore, config::EtcdConfig},
@@ -31,7 +31,7 @@ pub fn key(id: u128) -> Key {
 
 /// A record that no other number makes.
 pub fn record(number: u64) -> Record {
-    Record::Lease(Lease { ttl: Duration::from_millis(number), incarnation: Incarnation(1) })
+    Record::Lease(Lease { ttl: Duration::from_millis(number), incarnation: Incarnation(1), owner: ReplicaId::ONLY })
 }
 
 pub fn put(id: u128, number: u64, expect: Revision) -> Transaction {
@@ -44,10 +44,18 @@ pub fn delete(id: u128, expect: Revision) -> Transaction {
     Transaction { expect: vec![(key(id), expect)], changes, ..Transaction::default() }
 }
 
+/// What a replica says of itself.
+pub fn itself() -> model::Replica {
+    model::Replica { name: "test".into(), address: ([127, 0, 0, 1], 1).into(), since: UnixMillis(1) }
+}
+
 impl Replica {
     pub async fn open(config: &EtcdConfig) -> Self {
-        let (store, mut opened) = EtcdStore::open(config, &rand::random::<u64>().to_string()).await.expect("it opens");
-        let records = std::mem::take(&mut opened.records);
+        let new_id = rand::random::<u64>().to_string();
+        let (store, mut opened) = EtcdStore::open(config, &new_id, &itself()).await.expect("it opens");
+        let mut records = std::mem::take(&mut opened.records);
+        // Who is here is not what these tests are about.
+        records.retain(|(key, ..)| !matches!(key, Key::Replica(_)));
         let state = records.into_iter().map(|(key, revision, record)| (key, (revision, record))).collect();
         Self { store, revision: opened.revision, opened, state }
     }
@@ -64,8 +72,10 @@ impl Replica {
             let commit = timeout(PATIENCE, self.opened.commits.recv()).await.expect("in time").expect("a commit");
             assert!(commit.revision > self.revision, "{} after {}", commit.revision, self.revision);
             self.revision = commit.revision;
-            changes += commit.changes.len();
-            for Change { key, record } in commit.changes {
+            let mut told = commit.changes;
+            told.retain(|change| !matches!(change.key, Key::Replica(_)));
+            changes += told.len();
+            for Change { key, record } in told {
                 match record {
                     Some(record) => {
                         let before = self.state.insert(key, (commit.revision, record.clone()));

@@ -12,7 +12,7 @@ use convoy_client::proto::{Port, Protocol, Registration};
 
 use crate::{
     etcd::Cluster,
-    replica::{PATIENCE, Replica, config, put},
+    replica::{PATIENCE, Replica, config, itself, put},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,7 +57,7 @@ async fn a_condition_on_a_services_instances_sees_those_that_came() {
 }
 
 async fn registry(cluster: &Cluster) -> Registry {
-    let (store, opened) = EtcdStore::open(&config(cluster.endpoints()), "new").await.expect("it opens");
+    let (store, opened) = EtcdStore::open(&config(cluster.endpoints()), "new", &itself()).await.expect("it opens");
     Registry::start(Arc::new(store), opened, Limits::default().into(), Arc::new(Metrics::default())).0
 }
 

@@ -76,7 +76,7 @@ impl Stub {
             let outcome = if known { LeaseOutcome::Kept } else { LeaseOutcome::RegisterAgain };
             let lease = Some(Self::lease(heartbeat.lease.clone()));
             self.hear(Heard::Heartbeat(heartbeat));
-            proto::LeaseStatus { outcome: outcome.into(), lease }
+            proto::LeaseStatus { outcome: outcome.into(), lease, ..Default::default() }
         };
         proto::HeartbeatResponse { leases: request.leases.into_iter().map(status).collect() }
     }

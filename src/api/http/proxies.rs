@@ -28,11 +28,11 @@ async fn list_proxies(
     query: Result<Query<NamespaceQuery>, QueryError>,
 ) -> Answer<proto::ListProxiesResponse> {
     let namespace = parsed(query)?.namespace;
-    shell.api.list_proxies(&proto::ListProxiesRequest { namespace }).map(Json)
+    shell.api.list_proxies(&proto::ListProxiesRequest { namespace }).await.map(Json)
 }
 
 async fn get_proxy(State(shell): Shared, At(node): At<String>) -> Answer<proto::GetProxyResponse> {
-    shell.api.get_proxy(&proto::GetProxyRequest { node }).map(Json)
+    shell.api.get_proxy(&proto::GetProxyRequest { node }).await.map(Json)
 }
 
 async fn retry_proxy(State(shell): Shared, At(node): At<String>) -> Answer<proto::RetryProxyResponse> {
@@ -72,7 +72,7 @@ async fn convergence(
 ) -> Answer<proto::Convergence> {
     let ConvergenceQuery { revision, namespace, wait } = parsed(query)?;
     let Some(wait) = wait else {
-        return shell.api.get_convergence(&proto::GetConvergenceRequest { revision, namespace }).map(Json);
+        return shell.api.get_convergence(&proto::GetConvergenceRequest { revision, namespace }).await.map(Json);
     };
     let timeout = parse_duration(&wait).map_err(|rule| Invalid::new("wait", &wait, rule))?;
     let timeout = Some(convoy_client::duration(timeout));

@@ -56,6 +56,12 @@ pub(super) async fn run(wait: &Wait, options: &Options, out: &mut dyn Write) -> 
 pub(super) fn sentence(of: &Convergence) -> String {
     let Convergence { revision, told, proxies, converged, .. } = of;
     match proxies {
+        _ if !of.unknown_replicas.is_empty() => {
+            let unknown = of.unknown_replicas.join(", ");
+            format!(
+                "Revision {revision}: {converged} of {proxies} proxies have it; {unknown} does not answer for its own."
+            )
+        }
         _ if told < revision => format!("Revision {revision}: it is still on its way; {told} has been told."),
         0 => format!("Revision {revision}: no proxies are connected that could lack it."),
         _ => format!("Revision {revision}: {converged} of {proxies} proxies have it."),
@@ -117,8 +123,10 @@ web-1  routes     REJECTED                      bad route
             (false, 7, 3, 1, "Revision 7: 1 of 3 proxies have it."),
             (false, 6, 3, 0, "Revision 7: it is still on its way; 6 has been told."),
         ] {
-            let lagging = Vec::new();
-            assert_eq!(sentence(&Convergence { revision: 7, told, complete, proxies, converged, lagging }), text);
+            let of = Convergence { revision: 7, told, complete, proxies, converged, ..Default::default() };
+            assert_eq!(sentence(&of), text);
+            let of = Convergence { unknown_replicas: vec!["b (10.0.0.2:7071)".into()], ..of };
+            assert!(sentence(&of).contains("b (10.0.0.2:7071) does not answer"));
         }
     }
 }

@@ -64,9 +64,10 @@ impl State {
         Ok(plan)
     }
 
-    /// Removes as many of the lease's instances as one write may, and the lease with the last of them.
+    /// Removes as many of the lease's instances as one write may, and the lease with the last of them. Only its owner
+    /// does, and only if it still is.
     pub(super) fn plan_expire(&self, id: LeaseId, now: UnixMillis, limits: &Limits) -> Plan {
-        let Some(state) = self.lease(id) else { return Plan::default() };
+        let Some(state) = self.own_lease(id) else { return Plan::default() };
         if state.members.is_empty() {
             let mut plan = Plan::default();
             plan.expect(Key::Lease(id), state.lease.revision);

@@ -6,6 +6,7 @@
 
 mod axes;
 mod leave;
+mod owner;
 mod raw;
 mod register;
 mod service;
@@ -156,6 +157,7 @@ impl State {
             Command::ReleaseBrake(_) => Ok(Plan::default()),
             Command::Restore(lease) => Ok(self.plan_restore(*lease, now, limits)),
             Command::Expire(lease) => Ok(self.plan_expire(*lease, now, limits)),
+            Command::Adopt(leases) => Ok(self.plan_adopt(leases)),
             Command::MendLease(lease) => Ok(self.plan_mend_lease(*lease)),
             Command::FinishDrain { key, incarnation } => Ok(self.plan_finish_drain(key, *incarnation, now)),
             Command::Forget(keys) => Ok(self.plan_forget(keys)),

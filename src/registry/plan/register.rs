@@ -34,8 +34,10 @@ impl State {
         plan.expect(Key::Lease(lease_id), lease_revision);
         self.put_services(register, &mut plan, limits)?;
         let ttl = register.ttl.or(lease.map(|lease| lease.ttl)).unwrap_or(limits.default_ttl());
-        if lease != Some(Lease { ttl, incarnation }) {
-            plan.put(Key::Lease(lease_id), Record::Lease(Lease { ttl, incarnation }));
+        // Whoever hears its agent has the lease.
+        let next = Lease { ttl, incarnation, owner: self.me };
+        if lease != Some(next) {
+            plan.put(Key::Lease(lease_id), Record::Lease(next));
         }
         let mut left: Vec<(InstanceKey, LeaseId)> = Vec::new();
         for (key, spec) in &register.instances {

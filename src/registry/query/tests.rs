@@ -61,7 +61,8 @@ fn limits() -> Limits {
 async fn queries(changes: Vec<Change>) -> Queries {
     let mut records: Vec<_> =
         changes.into_iter().filter_map(|change| Some((change.key, Revision(1), change.record?))).collect();
-    let lease = Lease { ttl: Duration::from_secs(3600), incarnation: Incarnation(1) };
+    let lease =
+        Lease { ttl: Duration::from_secs(3600), incarnation: Incarnation(1), owner: crate::model::ReplicaId::ONLY };
     records.push((Key::Lease(LeaseId(1)), Revision(1), Record::Lease(lease)));
     let (store, opened) = MemoryStore::open("test".into());
     let opened = Opened { revision: Revision(1), records, ..opened };

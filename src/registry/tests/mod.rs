@@ -4,6 +4,7 @@ mod axes;
 mod braking;
 mod fencing;
 mod histories;
+mod owning;
 mod raw;
 mod registering;
 mod running;
@@ -60,6 +61,7 @@ impl Book {
         let revision = match key {
             Key::Service(key) => snapshot.services.get(key).map(|state| state.service.revision),
             Key::Raw(key) => snapshot.raw.get(key).map(|raw| raw.revision),
+            Key::Replica(_) => None,
             Key::Lease(id) => self.state.lease(*id).map(|state| state.lease.revision),
             Key::Instance(key) => snapshot
                 .instance(key)

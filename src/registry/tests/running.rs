@@ -192,6 +192,7 @@ async fn watchers_are_limited() {
 }
 
 /// A store that can be told to fail.
+#[derive(Debug)]
 struct Failing {
     store: MemoryStore,
     fail: std::sync::atomic::AtomicBool,

@@ -26,9 +26,9 @@ use super::{
     config::{EtcdConfig, EtcdTls},
     failure::Failure,
     rpc::{
-        AuthenticateRequest, RangeRequest, RangeResponse, TxnRequest, TxnResponse, WatchCreateRequest, WatchRequest,
-        WatchResponse, auth_client::AuthClient, kv_client::KvClient, watch_client::WatchClient,
-        watch_request::RequestUnion,
+        AuthenticateRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, RangeRequest, RangeResponse,
+        TxnRequest, TxnResponse, WatchCreateRequest, WatchRequest, WatchResponse, auth_client::AuthClient,
+        kv_client::KvClient, lease_client::LeaseClient, watch_client::WatchClient, watch_request::RequestUnion,
     },
 };
 
@@ -131,6 +131,33 @@ impl Client {
     pub async fn txn(&self, request: &TxnRequest, repeat: Repeat) -> Result<TxnResponse, Failure> {
         let txn = |channel, request| -> Answer<_> { Box::pin(async { kv(channel).txn(request).await }) };
         self.anywhere(repeat, |member| Box::pin(self.call(member, request.clone(), txn))).await
+    }
+
+    /// Makes a lease.
+    pub async fn grant(&self, ttl: Duration) -> Result<i64, Failure> {
+        let request = LeaseGrantRequest { ttl: ttl.as_secs().try_into().unwrap_or(i64::MAX), id: 0 };
+        let grant = |channel, request| -> Answer<_> {
+            Box::pin(async { LeaseClient::<Channel>::new(channel).lease_grant(request).await })
+        };
+        // One that nobody heard of ends by itself.
+        let answer = self.anywhere(Repeat::Always, |member| Box::pin(self.call(member, request, grant))).await?;
+        if answer.error.is_empty() { Ok(answer.id) } else { Err(Failure::Refused(answer.error)) }
+    }
+
+    /// Renews a lease; whether it is still there.
+    pub async fn keep_alive(&self, id: i64) -> Result<bool, Failure> {
+        let keep = |channel, id| -> Answer<_> { Box::pin(keep_alive(channel, id)) };
+        let ttl = self.anywhere(Repeat::Always, |member| Box::pin(self.call(member, id, keep))).await?;
+        Ok(ttl > 0)
+    }
+
+    /// Ends a lease, and what hangs on it.
+    pub async fn revoke(&self, id: i64) -> Result<(), Failure> {
+        let revoke = |channel, request| -> Answer<_> {
+            Box::pin(async { LeaseClient::<Channel>::new(channel).lease_revoke(request).await })
+        };
+        let request = LeaseRevokeRequest { id };
+        self.anywhere(Repeat::Always, |member| Box::pin(self.call(member, request, revoke))).await.map(drop)
     }
 
     /// Opens a watch at one member, which ends when that has no leader.
@@ -242,6 +269,13 @@ async fn open_watch(
     let requests = stream::iter([create]).chain(stream::pending());
     let mut client = WatchClient::new(channel).max_decoding_message_size(usize::MAX);
     client.watch(Request::from_parts(metadata, extensions, requests)).await
+}
+
+async fn keep_alive(channel: Channel, request: Request<i64>) -> Result<Response<i64>, Status> {
+    let request = request.map(|id| stream::iter([LeaseKeepAliveRequest { id }]).chain(stream::pending()));
+    let mut answers = LeaseClient::new(channel).lease_keep_alive(request).await?.into_inner();
+    let answer = answers.message().await?.ok_or_else(|| Status::unavailable("no answer"))?;
+    Ok(Response::new(answer.ttl))
 }
 
 fn kv(channel: Channel) -> KvClient<Channel> {

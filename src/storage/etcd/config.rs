@@ -1,6 +1,10 @@
 //! Where etcd is, and as whom Convoy speaks to it.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt, io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    path::PathBuf,
+};
 
 use anyhow::{Context, ensure};
 use serde::Deserialize;
@@ -22,6 +26,9 @@ pub struct EtcdConfig {
     pub password: Option<Password>,
     /// A file with the password, read again for each new token.
     pub password_file: Option<PathBuf>,
+    /// Where other replicas reach this one's gRPC API, as `ip:port`. When absent, `grpc_address`; if that is unspecified
+    /// (`0.0.0.0`), the address from which etcd is reached.
+    pub advertise_address: Option<SocketAddr>,
 }
 
 /// Files in PEM.
@@ -55,11 +62,33 @@ impl Default for EtcdConfig {
             user: None,
             password: None,
             password_file: None,
+            advertise_address: None,
         }
     }
 }
 
 impl EtcdConfig {
+    /// Where the others reach a replica that listens there.
+    pub fn advertised(&self, listening: SocketAddr) -> anyhow::Result<SocketAddr> {
+        if let Some(address) = self.advertise_address {
+            return Ok(address);
+        }
+        if !listening.ip().is_unspecified() {
+            return Ok(listening);
+        }
+        let from = |endpoint: &String| -> io::Result<SocketAddr> {
+            let (_, peer) = endpoint.split_once("://").unwrap_or_default();
+            let any = if listening.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+            // Nothing is sent: it is only looked which way it would go.
+            let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
+            socket.connect(peer.trim_end_matches('/'))?;
+            Ok(SocketAddr::new(socket.local_addr()?.ip(), listening.port()))
+        };
+        let found = self.endpoints.iter().find_map(|endpoint| from(endpoint).ok());
+        found
+            .context("etcd.advertise_address: set it, since it cannot be found out where other replicas reach this one")
+    }
+
     /// Names the setting that does not go with the others.
     pub fn check(&self, instances_per_call: usize) -> anyhow::Result<()> {
         ensure!(!self.endpoints.is_empty(), "etcd.endpoints: at least one, as in http://127.0.0.1:2379");

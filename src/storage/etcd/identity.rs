@@ -69,7 +69,7 @@ fn compare(keys: &Keys, target: CompareTarget, is: TargetUnion) -> Compare {
 }
 
 fn put(key: Bytes, value: Bytes) -> RequestOp {
-    operation(Request::RequestPut(PutRequest { key, value }))
+    operation(Request::RequestPut(PutRequest { key, value, lease: 0 }))
 }
 
 fn operation(request: Request) -> RequestOp {

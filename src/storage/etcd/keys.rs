@@ -10,7 +10,7 @@ use crate::storage::{Key, record};
 const FORMAT: &str = "m/format";
 /// Made by the first replica. See `EtcdStore::open`.
 const STORE_ID: &str = "m/store_id";
-const KINDS: [&str; 4] = ["s/", "i/", "l/", "r/"];
+const KINDS: [&str; 5] = ["s/", "i/", "l/", "r/", "c/"];
 
 #[derive(Clone, Debug)]
 pub struct Keys {
@@ -85,7 +85,7 @@ mod tests {
             assert!(key.as_bytes() < first.as_ref() || end.as_ref() <= key.as_bytes(), "{key}");
         }
         assert_eq!(keys.relative(b"/convoy/i/default/a/1"), Some("i/default/a/1"));
-        for other in ["/convoy/m/format", "/convoy/c/1", "/other/i/default/a/1"] {
+        for other in ["/convoy/m/format", "/convoy/x/1", "/other/i/default/a/1"] {
             assert_eq!(keys.relative(other.as_bytes()), None, "{other}");
         }
     }

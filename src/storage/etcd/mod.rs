@@ -8,7 +8,7 @@
 //! be written; `health` says so, and writes are refused at once. A store that is another one when it is back (recreated, or
 //! restored to an older state) ends the stream of commits: the registry was built from something else.
 //!
-//! Keys are under the prefix as `keys` says; nothing hangs on an etcd lease.
+//! Keys are under the prefix as `keys` says. Nothing hangs on an etcd lease but that a replica is here (`presence`).
 
 mod client;
 pub mod config;
@@ -17,6 +17,7 @@ mod follow;
 mod identity;
 mod keys;
 mod pace;
+mod presence;
 mod read;
 mod told;
 mod write;
@@ -55,12 +56,13 @@ use self::{
     identity::identify,
     keys::Keys,
     pace::Pace,
+    presence::Presence,
     rpc::{TxnRequest, TxnResponse},
     told::{Told, Unread, revision},
     write::{Found, Write},
 };
 use super::{COMMITS_IN_FLIGHT, CommitError, Health, OpenError, Opened, Storage, Transaction};
-use crate::model::Revision;
+use crate::model::{Replica, ReplicaId, Revision};
 
 /// How long etcd may be away when it is opened: a whole cluster may be starting.
 const OPEN_PATIENCE: Duration = Duration::from_secs(60);
@@ -75,19 +77,24 @@ pub struct EtcdStore {
     client: Arc<Client>,
     shared: Arc<Shared>,
     lazy: Mutex<Pace>,
-    /// The follower, which ends with the store.
-    _follower: JoinSet<()>,
+    /// The follower and the presence, which end with the store.
+    _following: JoinSet<()>,
+    presence: Arc<Presence>,
 }
 
 impl EtcdStore {
     /// Reads what there is, and follows what comes. The first replica of all gives the store its id, `new_store_id`; with
     /// the cluster's own id it changes when etcd is created anew or restored.
-    pub async fn open(config: &EtcdConfig, new_store_id: &str) -> Result<(Self, Opened), OpenError> {
+    pub async fn open(config: &EtcdConfig, new_store_id: &str, replica: &Replica) -> Result<(Self, Opened), OpenError> {
         let path = format!("etcd ({}, prefix {})", config.endpoints.join(", "), config.prefix);
         let failed = |reason: String| OpenError::Open { path: path.clone(), reason };
         let client = Client::new(config).map_err(|error| failed(format!("{error:#}")))?;
         let (client, keys) = (Arc::new(client), Keys::new(&config.prefix));
         let identity = patiently(|| identify(&client, &keys, new_store_id)).await.map_err(failed)?;
+        let id = ReplicaId(rand::random_range(1..=u64::MAX));
+        let begin = async || Ok(Presence::begin(&client, &keys, id, replica).await?);
+        let presence = Arc::new(patiently(begin).await.map_err(failed)?);
+        // It is among what is read.
         let read = patiently(async || Ok(read::everything(&client, &keys).await?)).await.map_err(failed)?;
         let at = read.revision;
         let unread = |Unread { key, reason }| OpenError::Record { path: path.clone(), key, reason: reason.to_string() };
@@ -103,8 +110,11 @@ impl EtcdStore {
         let follower = Follower { client: client.clone(), shared: shared.clone(), identity, commits };
         let mut following = JoinSet::new();
         following.spawn(follower.run());
-        let store = Self { client, shared, lazy: Pace::new(Instant::now()).into(), _follower: following };
-        Ok((store, Opened { store_id, revision: at, records, restored: false, commits: receiver }))
+        let staying = presence.clone();
+        following.spawn(async move { staying.keep().await });
+        let lazy = Pace::new(Instant::now()).into();
+        let store = Self { client, shared, lazy, _following: following, presence };
+        Ok((store, Opened { store_id, replica: id, revision: at, records, restored: false, commits: receiver }))
     }
 }
 
@@ -284,5 +294,9 @@ impl Storage for EtcdStore {
 
     fn health(&self) -> watch::Receiver<Health> {
         self.shared.health.subscribe()
+    }
+
+    async fn close(&self) {
+        self.presence.end().await;
     }
 }

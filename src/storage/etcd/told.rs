@@ -161,7 +161,7 @@ impl Told {
 
 fn rank(key: &Key) -> u8 {
     match key {
-        Key::Service(_) | Key::Raw(_) => 0,
+        Key::Service(_) | Key::Raw(_) | Key::Replica(_) => 0,
         Key::Lease(_) => 1,
         Key::Instance(_) => 2,
     }

@@ -71,7 +71,8 @@ impl Write {
             match record {
                 // etcd knows the revision; what the value says of it is for other stores.
                 Some(record) => {
-                    Request::RequestPut(PutRequest { key, value: record::encode(Revision(0), record).into() })
+                    let value = record::encode(Revision(0), record).into();
+                    Request::RequestPut(PutRequest { key, value, lease: 0 })
                 }
                 None => Request::RequestDeleteRange(DeleteRangeRequest { key }),
             }

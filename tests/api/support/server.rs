@@ -62,9 +62,3 @@ impl Convoy {
         self.server.stop().await;
     }
 }
-
-/// Ports on which nobody listens, for a Convoy that is not to listen there yet.
-pub fn free_ports<const COUNT: usize>() -> [SocketAddr; COUNT] {
-    let listeners = [(); COUNT].map(|()| std::net::TcpListener::bind("127.0.0.1:0").expect("a port"));
-    listeners.map(|listener| listener.local_addr().expect("an address"))
-}
