@@ -83,14 +83,14 @@ pub fn restore(
     if there && !force {
         return Err(RestoreError::Exists(path));
     }
+    let open = || from().map_err(Unusable::Read);
+    // It is read to its end before anything is touched. Its head says where revisions begin.
+    let (head, records) = backup::read::<Unusable>(open()?, |_, _| Ok(()))?;
     // It stays open, so that nobody opens it before it is replaced. One that cannot be opened nobody uses.
     let held = there.then(|| StoreFile::open(&path, Look::Trust));
     if matches!(held, Some(Err(redb::Error::DatabaseAlreadyOpen))) {
         return Err(RestoreError::InUse(path));
     }
-    let open = || from().map_err(Unusable::Read);
-    // It is read to its end before anything is made of it: its head says where revisions begin.
-    let (head, records) = backup::read::<Unusable>(open()?, |_, _| Ok(()))?;
     let replaced = there.then(|| keep(&path, now)).transpose().map_err(|error| failed(error.into()))?;
     let beginning = Beginning { store_id: new_store_id, revision: Revision(head.revision.0 + AHEAD), restored: true };
     let fill = |insert: file::Insert<'_>| {
@@ -165,8 +165,9 @@ mod tests {
         assert!(before == fs::read(&path).expect("a file"), "nothing was changed");
         assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 1);
         let done = restored(directory.path(), &backup(), true).expect("restored");
-        let kept = fs::read(done.replaced.expect("it was there")).expect("a file");
-        assert!(!kept.is_empty() && kept.len() == before.len());
+        let aside = tempfile::tempdir().expect("a directory");
+        fs::copy(done.replaced.expect("it was there"), aside.path().join(FILE)).expect("a copy");
+        assert_eq!(RedbStore::open(aside.path(), "other").expect("it opens").1.store_id, "id");
         assert_eq!(RedbStore::open(directory.path(), "other").expect("it opens").1.store_id, "new");
         // A damaged one is replaced as well.
         fs::write(&path, "").expect("written");
