@@ -238,16 +238,6 @@ impl Schedule {
         self.counts
     }
 
-    /// Over the targets of one service.
-    pub fn counts_of(&self, service: &ServiceKey) -> Counts {
-        let mut counts = Counts::default();
-        let indices = self.services.get(service).into_iter().flat_map(BTreeMap::values);
-        for slot in indices.filter_map(|&index| self.slots[index].as_ref()) {
-            counts.count(slot.status, true);
-        }
-        counts
-    }
-
     /// What is held to be the status of a target.
     pub fn status(&self, service: &ServiceKey, key: &TargetKey) -> Option<CheckStatus> {
         let index = *self.services.get(service)?.get(key)?;
@@ -261,11 +251,6 @@ impl Schedule {
 
     pub fn targets_of(&self, service: &ServiceKey) -> impl Iterator<Item = &TargetKey> {
         self.services.get(service).into_iter().flat_map(BTreeMap::keys)
-    }
-
-    /// Services that have targets.
-    pub fn services(&self) -> impl Iterator<Item = &ServiceKey> {
-        self.services.keys()
     }
 
     /// A target as it is now. One that is as it was stays undisturbed; one that changed keeps its status and its place, but a
@@ -361,6 +346,19 @@ impl Schedule {
         let ticket = Ticket { index, generation };
         self.under_way.insert(ticket);
         Some((ticket, slot.target.clone()))
+    }
+
+    /// No result: the probe says nothing of its target, which is probed again in its turn.
+    pub fn put_off(&mut self, ticket: Ticket, now_ms: u64) {
+        if !self.under_way.remove(&ticket) {
+            return;
+        }
+        let slot = self.slots.get_mut(ticket.index).and_then(Option::as_mut);
+        if let Some(slot) = slot.filter(|slot| slot.generation == ticket.generation) {
+            slot.under_way = false;
+            let at = next_after(slot, now_ms, &mut self.random);
+            self.due.push(Reverse((at, ticket.index, ticket.generation)));
+        }
     }
 
     /// A result. None of a target that is gone or has changed: its answer was to another question.

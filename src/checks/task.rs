@@ -9,7 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use imbl::{OrdMap, ordmap::DiffItem};
@@ -26,8 +26,8 @@ use super::{
 };
 use crate::{
     model::{
-        Check, CheckState, CheckStatus, Incarnation, Instance, InstanceId, InstanceKey, Protocol, Revision, Service,
-        ServiceKey, UnixMillis,
+        Check, CheckState, CheckStatus, Incarnation, Instance, InstanceId, InstanceKey, Protocol, ReplicaId, Revision,
+        Service, ServiceKey, UnixMillis,
     },
     registry::{
         Registry,
@@ -41,6 +41,8 @@ use crate::{
 const STEP_MS: u64 = 10;
 /// When what could not be written is tried again.
 const WRITE_RETRY: Duration = Duration::from_secs(1);
+/// A probe that takes so much longer than its timeout was not made in one go: Convoy was paused, or had no processor.
+const TOO_LATE: Duration = Duration::from_millis(500);
 /// While there is nothing to probe, what changes is looked at this often: to wake for each change costs the registry.
 const NOTHING_TO_PROBE: Duration = Duration::from_millis(5);
 
@@ -78,8 +80,12 @@ struct Prober {
     writing: JoinSet<Written>,
     /// Whether failures were believed when that was last seen.
     believed: bool,
+    /// It was seen to be otherwise while a batch was written: what is in it may have been written as believed.
+    say_again: bool,
     /// Whose reports are being written.
     in_writing: BTreeSet<InstanceKey>,
+    /// Among whom the targets were shared out when that was last looked at.
+    replicas: Vec<ReplicaId>,
     retry_at: Instant,
 }
 
@@ -99,7 +105,9 @@ impl Prober {
             evictions: BTreeMap::new(),
             writing: JoinSet::new(),
             believed: true,
+            say_again: false,
             in_writing: BTreeSet::new(),
+            replicas: Vec::new(),
             retry_at: Instant::now(),
         }
     }
@@ -113,6 +121,7 @@ impl Prober {
             let waits = self.writing.is_empty() && !(self.reports.is_empty() && self.evictions.is_empty());
             tokio::select! {
                 services = self.registry.dirty_services() => {
+                    self.look_who_is_here();
                     for service in services {
                         self.follow(&service);
                     }
@@ -146,6 +155,7 @@ impl Prober {
         self.registry.trust().set(counts.targets, counts.passing);
         let believed = self.registry.trust().believed();
         if std::mem::replace(&mut self.believed, believed) && !believed {
+            self.say_again = !self.writing.is_empty();
             self.say_failing_again();
         }
         self.metrics.check_targets(self.schedule.len());
@@ -169,6 +179,10 @@ impl Prober {
             Err(error) => (error.id(), Found::bad("the probe itself has failed"), Duration::ZERO),
         };
         let Some((ticket, target)) = self.tickets.remove(&id) else { return };
+        if found.finding == Finding::Bad && took > target.check.timeout + TOO_LATE {
+            self.metrics.probe(target.check.probe.as_str(), "discarded", took);
+            return self.schedule.put_off(ticket, self.now_ms());
+        }
         let result = match found.finding {
             Finding::Good => "good",
             Finding::Degraded => "degraded",
@@ -213,13 +227,22 @@ impl Prober {
         status: CheckStatus,
         output: &str,
     ) {
-        let state = CheckState { status, output: output.into(), ..CheckState::pending(check, unix_now()) };
+        let state = CheckState { status, output: output.into(), ..CheckState::pending(check, UnixMillis::now()) };
         self.say(CheckReport { key: key.clone(), incarnation, state, braked: false, gone: false });
     }
 
     fn say(&mut self, report: CheckReport) {
         let of_instance = self.reports.entry(report.key.clone()).or_default();
         of_instance.insert(report.state.name.clone(), report);
+    }
+
+    /// Of several replicas each probes its share. When one comes or goes, all services are looked at anew.
+    fn look_who_is_here(&mut self) {
+        let snapshot = self.registry.snapshot();
+        if !snapshot.replicas.keys().eq(&self.replicas) {
+            self.replicas = snapshot.replicas.keys().copied().collect();
+            self.followed.clear();
+        }
     }
 
     /// Looks at a service that may have changed.
@@ -273,6 +296,16 @@ impl Prober {
 
     /// Brings an instance's targets, and what is stored of its checks, in line with what there is.
     fn follow_instance(&mut self, service: &ServiceState, instance: &Instance) {
+        if !self.registry.snapshot().is_probed_by(&instance.key, self.registry.replica()) {
+            let stored = instance.checks.iter().map(|state| &state.name);
+            for name in service.service.value.checks.iter().map(|check| &check.name).chain(stored) {
+                let target = TargetKey { instance: instance.key.id.clone(), check: name.clone() };
+                self.schedule.remove(&service.key, &target);
+            }
+            self.reports.remove(&instance.key);
+            self.evictions.remove(&instance.key);
+            return;
+        }
         let checks: &[Check] = if self.enabled { &service.service.value.checks } else { &[] };
         let known = |name: &str| checks.iter().any(|check| &*check.name == name);
         for state in instance.checks.iter().filter(|state| !known(&state.name)) {
@@ -311,7 +344,7 @@ impl Prober {
             let output = stored.map_or("not probed yet".into(), |stored| stored.output.clone());
             self.report(&instance.key, instance.incarnation, check, status, &output);
         }
-        let now = unix_now();
+        let now = UnixMillis::now();
         let lasts = |since: UnixMillis| now.0.saturating_sub(since.0);
         let known = Known {
             status,
@@ -386,6 +419,9 @@ impl Prober {
             }
             Err(error) => tracing::error!(%error, "the writer of checks has failed"),
         }
+        if std::mem::take(&mut self.say_again) {
+            self.say_failing_again();
+        }
         // What they looked like while their reports were under way was not final.
         let snapshot = self.registry.snapshot();
         for key in in_writing {
@@ -395,10 +431,4 @@ impl Prober {
             }
         }
     }
-}
-
-/// For records, and for how long ago something recorded was.
-fn unix_now() -> UnixMillis {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -444,6 +444,10 @@ impl Task {
         }
         if effects.replicas_changed {
             self.look_for_orphans();
+            // Their checks are shared out anew.
+            let services = self.state.snapshot().services.values();
+            let checked = services.filter(|state| !state.service.value.checks.is_empty());
+            self.dirty_services.mark(checked.map(|state| state.key.clone()));
         }
         for (key, time) in &effects.drains {
             let Some(instance) = self.state.snapshot().instance(key) else { continue };

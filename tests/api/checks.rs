@@ -188,3 +188,28 @@ async fn without_checks_nobody_waits_for_them() {
     instances[0].says(503);
     until_verdict(&convoy, "a", "healthy").await;
 }
+
+/// Else half a fleet would go for what is wrong with Convoy's own network.
+#[tokio::test]
+async fn when_nearly_all_fail_those_that_failed_first_are_suspects_as_well() {
+    let (convoy, instances) = (Convoy::start().await, three().await);
+    let check = json!({"name": "alive", "interval": "1s", "jitter_percent": 0, "healthy": {"count": 1}, "unhealthy": {"count": 1}, "http": {"path": "/"}});
+    checked(&convoy, check, &instances).await;
+    for id in ["a", "b", "c"] {
+        until_verdict(&convoy, id, "healthy").await;
+    }
+    instances[0].says(500);
+    until_verdict(&convoy, "a", "unhealthy").await;
+    instances[1].says(500);
+    until_verdict(&convoy, "b", "unhealthy").await;
+    instances[2].says(500);
+    for id in ["a", "b", "c"] {
+        until_verdict(&convoy, id, "suspect").await;
+    }
+    // One that is well again makes the others' failures their own.
+    instances[0].says(200);
+    until_verdict(&convoy, "a", "healthy").await;
+    for id in ["b", "c"] {
+        until_verdict(&convoy, id, "unhealthy").await;
+    }
+}

@@ -18,5 +18,7 @@ mod wheel;
 mod away;
 mod barrier;
 mod brake;
+mod checks;
+mod load;
 mod mesh;
 mod owners;

@@ -35,11 +35,37 @@ fn known(status: CheckStatus, lasts_ms: u64) -> Known {
     Known { status, lasts_ms, registered_ms: lasts_ms }
 }
 
+impl Schedule {
+    /// Over the targets of one service, one by one.
+    fn counts_of(&self, service: &ServiceKey) -> Counts {
+        let mut counts = Counts::default();
+        let indices = self.services.get(service).into_iter().flat_map(BTreeMap::values);
+        for slot in indices.filter_map(|&index| self.slots[index].as_ref()) {
+            counts.count(slot.status, true);
+        }
+        counts
+    }
+}
+
 /// Goes on to the next probe, and answers it.
 fn step(schedule: &mut Schedule, finding: Finding) -> (u64, Option<Turn>) {
     let at = schedule.next_ms().expect("a probe");
     let (ticket, _) = schedule.take_due(at).expect("due");
     (at, schedule.done(ticket, finding, at).expect("its target stands").1)
+}
+
+#[test]
+fn a_probe_that_says_nothing_turns_nothing_and_comes_again() {
+    let mut schedule = Schedule::new(0, 1);
+    schedule.set(target(1, &check()), known(CheckStatus::Passing, 0), 0);
+    let at = schedule.next_ms().expect("a probe");
+    let (ticket, _) = schedule.take_due(at).expect("due");
+    assert_eq!(schedule.next_ms(), None);
+    schedule.put_off(ticket, at + 60_000);
+    assert_eq!(schedule.counts(), Counts { targets: 1, passing: 1 });
+    let again = schedule.next_ms().expect("another probe");
+    assert!((at + 60_000..at + 70_001).contains(&again), "{again}");
+    assert_eq!(schedule.done(ticket, Finding::Bad, again), None, "its result comes too late");
 }
 
 /// The turns of one target for findings written as letters: good, bad, degraded. `.` is no turn.
@@ -228,7 +254,10 @@ fn histories_from_seeds() {
                 _ => {
                     let (ticket, _) = under_way.swap_remove(random.random_range(0..under_way.len()));
                     let finding = [Finding::Good, Finding::Bad, Finding::Degraded][random.random_range(0..3)];
-                    schedule.done(ticket, finding, now);
+                    match random.random_bool(0.1) {
+                        true => schedule.put_off(ticket, now),
+                        false => drop(schedule.done(ticket, finding, now)),
+                    }
                 }
             }
             assert_eq!(schedule.len(), alive.len(), "seed {seed}");

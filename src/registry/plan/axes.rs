@@ -42,6 +42,10 @@ impl State {
         let mut plan = Plan::default();
         for report in reports {
             let Some(current) = self.of_incarnation(&report.key, report.incarnation) else { continue };
+            // Another replica probes it by now, and says it.
+            if !self.snapshot().is_probed_by(&report.key, self.me) {
+                continue;
+            }
             let checks = with_check(&current.value.checks, report.gone, &report.state);
             let fails = report.state.status == CheckStatus::Failing && !report.gone;
             let disbelieved = match current.value.disbelieved {
