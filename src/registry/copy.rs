@@ -41,7 +41,7 @@ impl Copy {
             (Key::Service(state.key.clone()), service.revision, Record::Service(service.value.clone()))
         });
         // Whoever begins with them has all of them.
-        let owned = |lease: &Lease| Record::Lease(Lease { owner: ReplicaId::ONLY, ..lease.clone() });
+        let owned = |lease: &Lease| Record::Lease(Lease { owner: ReplicaId::ONLY, ..*lease });
         let leases = self.leases.iter().map(move |(id, of)| (Key::Lease(*id), of.revision, owned(&of.value)));
         let raw = raw.iter().map(|(key, raw)| (Key::Raw(key.clone()), raw.revision, Record::Raw(raw.value.clone())));
         let gone = gone.iter().map(|(key, gone)| {
