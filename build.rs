@@ -5,7 +5,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto/convoy/storage");
     println!("cargo:rerun-if-changed=proto/convoy/peers");
     println!("cargo:rerun-if-changed=proto/etcd");
-    let descriptors = protox::compile(["convoy/storage/v1/records.proto"], ["proto"])?;
+    let descriptors =
+        protox::compile(["convoy/storage/v1/records.proto", "convoy/storage/v1/backup.proto"], ["proto"])?;
     tonic_prost_build::configure()
         .build_client(false)
         .build_server(false)

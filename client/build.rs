@@ -19,6 +19,7 @@ const FILES: &[&str] = &[
     "convoy/v1/load.proto",
     "convoy/v1/agent_cards.proto",
     "convoy/v1/query.proto",
+    "convoy/v1/backup.proto",
 ];
 /// Messages of others' APIs, shown as JSON.
 const ANYS: [&str; 1] = [".convoy.v1.ProxyResource.resource"];

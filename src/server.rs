@@ -2,6 +2,7 @@
 //! order. `stop` lets streams end and calls finish, for a bounded time.
 
 use std::{
+    io,
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
@@ -10,7 +11,7 @@ use std::{
 };
 
 use anyhow::Context;
-use axum::{ServiceExt, serve::ListenerExt};
+use axum::{Router, ServiceExt, serve::ListenerExt};
 use futures_util::StreamExt;
 use tokio::{
     net::{TcpListener, TcpSocket},
@@ -24,7 +25,7 @@ use tonic::{
 };
 
 use crate::{
-    api::{self, Api},
+    api::{self, Api, elsewhere::Sorted, starting::Starting},
     checks,
     config::{Config, StorageKind},
     load,
@@ -118,9 +119,9 @@ impl Threads {
     }
 
     /// Listens, so that these threads serve who connects.
-    fn listen(&self, setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    fn listen(&self, setting: &str, socket: TcpSocket) -> anyhow::Result<TcpListener> {
         let _on = self.handle.enter();
-        listen(setting, address)
+        socket.listen(LISTEN_BACKLOG).with_context(|| format!("{setting}: nobody can listen there"))
     }
 }
 
@@ -155,18 +156,82 @@ pub struct Server {
     intake: Threads,
 }
 
+/// A Convoy that has yet to read its store. Its HTTP port is open, to say so; the others are closed, so that who asks
+/// there tries again, or elsewhere.
+#[derive(Debug)]
+pub struct Beginning {
+    config: Config,
+    intake: Threads,
+    http: SocketAddr,
+    /// Bound, so that their ports are theirs; nobody listens yet.
+    grpc: TcpSocket,
+    xds: TcpSocket,
+    app: Starting<Sorted<Router>>,
+    stopping: watch::Sender<bool>,
+    servers: JoinSet<anyhow::Result<()>>,
+}
+
+impl Beginning {
+    /// Opens the HTTP port.
+    pub fn new(config: Config) -> anyhow::Result<Self> {
+        let intake = Threads::one("intake")?;
+        let [http, grpc, xds] = [
+            ("http_address", config.http_address),
+            ("grpc_address", config.grpc_address),
+            ("xds_address", config.xds_address),
+        ]
+        .map(|(setting, address)| bind(setting, address));
+        let (listener, grpc, xds) = (intake.listen("http_address", http?)?, grpc?, xds?);
+        let (http, app, (stopping, stopped)) = (listener.local_addr()?, Starting::default(), watch::channel(false));
+        let (mut servers, serving) = (JoinSet::new(), app.clone().into_make_service_with_connect_info::<SocketAddr>());
+        let serving = async move {
+            let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
+            let until = wait_for_stop(stopped);
+            axum::serve(listener, serving).with_graceful_shutdown(until).await.context("the HTTP server has failed")
+        };
+        servers.spawn_on(serving, intake.handle());
+        Ok(Self { config, intake, http, grpc, xds, app, stopping, servers })
+    }
+
+    pub fn http_address(&self) -> SocketAddr {
+        self.http
+    }
+
+    pub fn grpc_address(&self) -> io::Result<SocketAddr> {
+        self.grpc.local_addr()
+    }
+
+    pub fn xds_address(&self) -> io::Result<SocketAddr> {
+        self.xds.local_addr()
+    }
+
+    /// Starts everything else, when the store is open.
+    pub async fn start(
+        self,
+        store: impl Future<Output = anyhow::Result<(Arc<dyn Storage>, Opened)>>,
+    ) -> anyhow::Result<Server> {
+        let (storage, opened) = store.await?;
+        Server::start_on(self, storage, opened).await
+    }
+}
+
 impl Server {
     /// Starts everything; when it returns, all ports are open.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
-        let (intake, fanout) = (Threads::one("intake")?, Threads::many("xds")?);
-        let writing = Threads::one("registry")?;
-        let http = intake.listen("http_address", config.http_address)?;
-        let grpc = intake.listen("grpc_address", config.grpc_address)?;
-        let xds = fanout.listen("xds_address", config.xds_address)?;
-        let (storage, opened) = open(&config, grpc.local_addr()?).await?;
+        let beginning = Beginning::new(config)?;
+        let store = open(beginning.config.clone(), beginning.grpc_address()?);
+        beginning.start(store).await
+    }
+
+    async fn start_on(beginning: Beginning, storage: Arc<dyn Storage>, opened: Opened) -> anyhow::Result<Self> {
+        let Beginning { config, intake, http, grpc, xds, app, stopping, servers } = beginning;
+        let stopped = stopping.subscribe();
         let metrics = Arc::new(Metrics::default());
-        let (stopping, stopped) = watch::channel(false);
-        let (mut core, servers) = (JoinSet::new(), JoinSet::new());
+        let fanout = Threads::many("xds")?;
+        let writing = Threads::one("registry")?;
+        let grpc = intake.listen("grpc_address", grpc)?;
+        let xds = fanout.listen("xds_address", xds)?;
+        let mut core = JoinSet::new();
 
         let settings = Settings { limits: config.limits.clone(), brake: config.brake.clone() };
         let threads = [intake.handle(), writing.handle()];
@@ -186,7 +251,13 @@ impl Server {
         let cache = Arc::new(Cache::new(registry.clone(), readiness));
         core.spawn_on(forever(fanout::run(cache.clone())), fanout.handle());
         if !settled {
-            let settling = finite(fanout::settle(cache.clone(), config.settle), stopped.clone());
+            let settle = fanout::settle(cache.clone(), config.settle);
+            let store = storage.clone();
+            let settling = async move {
+                settle.await;
+                store.settled().await;
+            };
+            let settling = finite(settling, stopped.clone());
             core.spawn_on(settling, fanout.handle());
         }
 
@@ -203,7 +274,7 @@ impl Server {
         let api = Api { registry: registry.clone(), queries, survey, metrics: metrics.clone(), loads, peers };
         let admission = Admission::new(config.cold_starts, config.max_stream_age);
         let server = Self {
-            http: http.local_addr()?,
+            http,
             grpc: grpc.local_addr()?,
             xds: xds.local_addr()?,
             stopping,
@@ -217,27 +288,21 @@ impl Server {
             intake,
         };
         let shared = Shared::new(cache, proxies, metrics, admission, stopped);
-        server.serve(api, shared, [http, grpc, xds]).await
+        server.serve(api, shared, app, [grpc, xds]).await
     }
 
     async fn serve(
         mut self,
         api: Api,
         xds: Shared,
-        [http, grpc, xds_listener]: [TcpListener; 3],
+        app: Starting<Sorted<Router>>,
+        [grpc, xds_listener]: [TcpListener; 2],
     ) -> anyhow::Result<Self> {
         let (stopped, survey) = (xds.stopping.clone(), api.survey.clone());
         let lrs = lrs::service(api.loads.clone(), stopped.clone());
         // All calls but heartbeats are carried out here, and not by the intake.
         let threads = Handle::current();
-        let app = api::http::service(api.clone(), stopped.clone(), threads.clone());
-        let app = app.into_make_service_with_connect_info::<SocketAddr>();
-        let until = wait_for_stop(stopped.clone());
-        let serving = async move {
-            let listener = http.tap_io(|connection| drop(connection.set_nodelay(true)));
-            axum::serve(listener, app).with_graceful_shutdown(until).await.context("the HTTP server has failed")
-        };
-        self.servers.spawn_on(serving, self.intake.handle());
+        app.go_on_with(api::http::service(api.clone(), stopped.clone(), threads.clone()));
         let routes = api::grpc::routes(api, stopped.clone(), threads).await?;
         let until = wait_for_stop(stopped.clone());
         let serving = async move { serve_grpc(routes, grpc, until).await.context("the gRPC server has failed") };
@@ -308,7 +373,7 @@ impl Server {
 }
 
 /// Opens the store. Others are told that the gRPC API is there.
-async fn open(config: &Config, grpc: SocketAddr) -> anyhow::Result<(Arc<dyn Storage>, Opened)> {
+async fn open(config: Config, grpc: SocketAddr) -> anyhow::Result<(Arc<dyn Storage>, Opened)> {
     let new_store_id = uuid::Uuid::new_v4().simple().to_string();
     match config.storage {
         StorageKind::Memory => {
@@ -316,7 +381,9 @@ async fn open(config: &Config, grpc: SocketAddr) -> anyhow::Result<(Arc<dyn Stor
             Ok((Arc::new(store), opened))
         }
         StorageKind::Redb => {
-            let (store, opened) = RedbStore::open(&config.data_dir, &new_store_id)?;
+            // It reads from the disk all that there is.
+            let opening = move || RedbStore::open(&config.data_dir, &new_store_id);
+            let (store, opened) = tokio::task::spawn_blocking(opening).await??;
             tracing::info!(records = opened.records.len(), revision = %opened.revision, "the store is open");
             Ok((Arc::new(store), opened))
         }
@@ -337,12 +404,12 @@ fn hostname() -> String {
     name.trim().to_owned()
 }
 
-fn listen(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
     let bound = socket.and_then(|socket| {
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
-        socket.listen(LISTEN_BACKLOG)
+        Ok(socket)
     });
     bound.with_context(|| format!("{setting}: cannot listen on {address}"))
 }

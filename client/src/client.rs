@@ -9,9 +9,9 @@ use tonic::{Request, Response, Status, Streaming, transport::Channel};
 use crate::{
     Error,
     proto::{
-        self, agent_cards_client::AgentCardsClient, brakes_client::BrakesClient, explain_client::ExplainClient,
-        loads_client::LoadsClient, proxies_client::ProxiesClient, queries_client::QueriesClient,
-        registry_client::RegistryClient, resources_client::ResourcesClient,
+        self, agent_cards_client::AgentCardsClient, backups_client::BackupsClient, brakes_client::BrakesClient,
+        explain_client::ExplainClient, loads_client::LoadsClient, proxies_client::ProxiesClient,
+        queries_client::QueriesClient, registry_client::RegistryClient, resources_client::ResourcesClient,
     },
     servers::{Servers, Turn},
     watch::Watch,
@@ -60,9 +60,30 @@ stubs! {
     queries of QueriesClient;
     proxies of ProxiesClient;
     resources of ResourcesClient;
+    backups of BackupsClient;
 }
 
 type Answer<T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send>>;
+
+/// A backup on its way.
+#[derive(Debug)]
+pub struct Backup {
+    chunks: Streaming<proto::BackupChunk>,
+    deadline: Duration,
+}
+
+impl Backup {
+    /// The next piece; none when the server has sent all. Whether that is all there was, the file says.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        match tokio::time::timeout(self.deadline, self.chunks.message()).await {
+            Ok(chunk) => Ok(chunk?.map(|chunk| chunk.data)),
+            Err(_) => Err(Error::Deadline(self.deadline)),
+        }
+    }
+}
 
 impl Client {
     /// A client of the server at `address`, such as `http://127.0.0.1:7071` (`http://` may be left out); of several
@@ -182,6 +203,19 @@ impl Client {
         // The server refuses what is no time to wait, at once.
         let wait = Duration::try_from(wait).unwrap_or_default();
         self.clone().with_deadline(self.deadline.saturating_add(wait))
+    }
+
+    /// A backup of all that there is, in pieces of one file. The deadline is that of its beginning, and of each piece.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn backup(&self, request: proto::BackupRequest) -> Result<Backup, Error> {
+        let begin = |channel, request: Request<_>| -> Answer<_> {
+            Box::pin(async { backups(channel).backup(Request::new(request.into_inner())).await })
+        };
+        // Its deadline is that of its beginning.
+        let chunks = self.call(request, begin).await?;
+        Ok(Backup { chunks, deadline: self.deadline })
     }
 
     /// What there is, then every change, for ever: the watch goes on by itself when the stream breaks.

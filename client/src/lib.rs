@@ -62,7 +62,7 @@ mod watch;
 
 pub use agent::{Agent, Drained, State};
 pub use builder::AgentBuilder;
-pub use client::{Client, duration};
+pub use client::{Backup, Client, duration};
 pub use error::{Error, Refusal};
 pub use proto::{Capability, Load, Locality, Port, Protocol, Sla};
 pub use watch::Watch;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use convoy_client::proto::{
     self,
     agent_cards_server::AgentCardsServer,
+    backups_server::{Backups, BackupsServer},
     brakes_server::{Brakes, BrakesServer},
     explain_server::{Explain, ExplainServer},
     loads_server::{Loads, LoadsServer},
@@ -69,6 +70,7 @@ pub async fn routes(api: Api, stopping: watch::Receiver<bool>, threads: Handle) 
         .add_service(ProxiesServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(QueriesServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(LoadsServer::new(shell.clone()).max_decoding_message_size(limit))
+        .add_service(BackupsServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(BrakesServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(ExplainServer::new(shell.clone()).max_decoding_message_size(limit))
         .add_service(AgentCardsServer::new(shell.clone()).max_decoding_message_size(limit))
@@ -278,6 +280,15 @@ impl Brakes for Shell {
         request: Request<proto::ReleaseBrakeRequest>,
     ) -> Result<Response<proto::ReleaseBrakeResponse>, Status> {
         Ok(Response::new(self.api.release_brake(request.into_inner()).await?))
+    }
+}
+
+#[tonic::async_trait]
+impl Backups for Shell {
+    type BackupStream = Pin<Box<dyn Stream<Item = Result<proto::BackupChunk, Status>> + Send>>;
+
+    async fn backup(&self, _: Request<proto::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        Ok(Response::new(Box::pin(self.api.backup().await?.map(Ok))))
     }
 }
 

@@ -3,7 +3,7 @@
 mod cards;
 mod proxies;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -14,6 +14,7 @@ use axum::{
     routing::{get, post, put},
 };
 use convoy_client::proto;
+use futures_util::StreamExt;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use tokio::{runtime::Handle, sync::watch};
@@ -77,6 +78,7 @@ fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
             put(resources::http::put).get(resources::http::get).delete(resources::http::delete),
         )
         .route("/v1/watch", get(watch_events))
+        .route("/v1/backup", get(backup))
         .route("/metrics", get(metrics))
         .route("/livez", get(ok))
         .route("/readyz", get(ready))
@@ -398,6 +400,13 @@ async fn watch_events(
         let _ = stopping.wait_for(|stopping| *stopping).await;
     };
     Ok(shell.api.watch(&request)?.event_stream(stopped))
+}
+
+/// The file itself.
+async fn backup(State(shell): Shared) -> Result<Response, Problem> {
+    let chunks = shell.api.backup().await?.map(|chunk| Ok::<_, Infallible>(chunk.data));
+    let head = [(CONTENT_TYPE, "application/octet-stream")];
+    Ok((head, axum::body::Body::from_stream(chunks)).into_response())
 }
 
 async fn metrics(State(shell): Shared) -> impl IntoResponse {

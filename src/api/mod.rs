@@ -1,6 +1,7 @@
 //! The public API: one set of calls, in the API's own messages. `grpc` and `http` are thin shells over them, with the
 //! same names, limits and errors (`error`).
 
+mod backup;
 mod brake;
 mod cards;
 pub mod elsewhere;
@@ -13,6 +14,7 @@ mod proxies;
 mod query;
 mod resources;
 mod stale;
+pub mod starting;
 mod watch;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};

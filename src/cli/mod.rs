@@ -5,6 +5,7 @@
 //! error, 2 wrong usage, 3 found what should not be, 4 waited in vain; `agent` ends with the status of its command.
 
 mod agent;
+mod backup;
 mod bootstrap;
 mod brake;
 mod card;
@@ -25,6 +26,7 @@ mod register;
 mod registration;
 mod report;
 mod resource;
+mod restore;
 mod serve;
 mod service;
 mod tables;
@@ -76,6 +78,8 @@ enum Command {
     Service(service::ServiceCommand),
     Resource(resource::ResourceCommand),
     Bootstrap(bootstrap::Bootstrap),
+    Backup(backup::Backup),
+    Restore(restore::Restore),
 }
 
 /// Parses, runs, and prints the error if there is one.
@@ -119,6 +123,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Proxy(command) => return proxy::run(command, options, out).await,
             Command::Service(command) => service::run(command, options, out).await?,
             Command::Resource(command) => resource::run(command, options, out).await?,
+            Command::Backup(command) => backup::run(&command, options, out).await?,
+            Command::Restore(command) => restore::run(command, options, out)?,
             Command::Bootstrap(command) => bootstrap::run(&command, options, out)?,
         }
         Ok(ExitCode::SUCCESS)
@@ -217,6 +223,8 @@ mod tests {
             "serve --storage redb --http-address [::1]:0",
             "bootstrap --node web-1 --sotw --import cart --import users",
             "bootstrap --node web-1 --grpc",
+            "backup /var/backups/convoy -o json",
+            "restore /var/backups/convoy --data-dir /var/lib/convoy --force",
             "agent --service reviews --port 8080 --port admin:9000/tcp --label a=b -- sleep 1 --flag",
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("convoy").chain(line.split(' ')));
@@ -238,6 +246,8 @@ mod tests {
             "proxy config web-1 things",
             "proxy wait --revision now",
             "bootstrap",
+            "backup",
+            "restore",
             "bootstrap --node x --sotw --delta",
             "agent --port 1",
             "agent --service a --port 0",

@@ -49,7 +49,11 @@ pub(super) async fn run(serve: Serve) -> anyhow::Result<()> {
     let config = Config::load(config.as_deref(), overrides)?;
     telemetry::start_logging(&config.log, config.log_json)?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut server = Server::start(config).await?;
+    let mut server = tokio::select! {
+        server = Server::start(config) => server?,
+        // With a large store that takes a while.
+        _ = terminate.recv() => return Ok(()),
+    };
     tokio::select! {
         error = server.failed() => return Err(error),
         _ = terminate.recv() => {}

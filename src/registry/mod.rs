@@ -6,6 +6,7 @@
 pub mod brake;
 pub mod clock;
 pub mod command;
+pub mod copy;
 pub mod digest;
 mod keeping;
 pub mod lease;
@@ -37,7 +38,7 @@ use arc_swap::ArcSwap;
 use convoy_client::proto::Load;
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, oneshot, watch as watch_channel},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch as watch_channel},
     task::{JoinHandle, JoinSet},
     time::timeout,
 };
@@ -46,6 +47,7 @@ use self::{
     brake::{Brake, BrakeConfig, Braking, Release, Trust},
     clock::Clock,
     command::{CheckReport, Command, Error, Outcome, Register},
+    copy::{Copies, Copy},
     lease::{HeardHere, Known, LeaseTable, Renewal, Report},
     pace::Pace,
     state::{Dirty, Snapshot, State},
@@ -64,6 +66,8 @@ use crate::{
 
 /// Commands that wait to be planned; the callers of more wait for a place, and not for ever.
 const COMMANDS_WAITING: usize = 4096;
+/// Each holds on to what was the state when it began.
+const BACKUPS_AT_ONCE: usize = 2;
 /// How long a write that failed stands for all: then somebody has to try, or nobody would know that it goes again.
 const STORE_FAILURE_LASTS_MS: u64 = 5_000;
 const COMMAND_PATIENCE: Duration = Duration::from_secs(5);
@@ -92,11 +96,13 @@ struct Inner {
     /// When a write has failed last, in elapsed time; 0 if the last one did not.
     store_failed_ms: Arc<AtomicU64>,
     health: watch_channel::Receiver<Health>,
-    /// What the store held when it was opened.
-    opened_with: usize,
+    /// The store held something when it was opened, and as it was left.
+    had_state: bool,
     trust: Arc<Trust>,
     /// What the brake holds now.
     braking: Arc<ArcSwap<Braking>>,
+    copies: Arc<Copies>,
+    backups: Arc<Semaphore>,
     /// Who of this replica's leases is overdue, for the other replicas.
     overdue: Arc<ArcSwap<Vec<LeaseId>>>,
     replica: ReplicaId,
@@ -180,7 +186,7 @@ impl Registry {
         marker: impl FnOnce() -> std::io::Result<Marker> + Send + 'static,
     ) -> (Self, JoinHandle<()>) {
         let clock = Clock::default();
-        let opened_with = opened.records.len();
+        let had_state = !opened.records.is_empty() && !opened.restored;
         let (mut state, effects) = State::load(opened.revision, opened.records, clock.unix());
         state.me = opened.replica;
         let (commands, receiver) = mpsc::channel(COMMANDS_WAITING);
@@ -200,9 +206,11 @@ impl Registry {
             watches: Watches::default(),
             store_failed_ms: Arc::default(),
             health: storage.health(),
-            opened_with,
+            had_state,
             trust: Arc::default(),
             braking: Arc::default(),
+            copies: Arc::default(),
+            backups: Arc::new(Semaphore::new(BACKUPS_AT_ONCE)),
             overdue: Arc::default(),
             replica: opened.replica,
             elsewhere: AtomicBool::new(false),
@@ -233,13 +241,29 @@ impl Registry {
         &self.inner.limits
     }
 
+    pub fn store_id(&self) -> &str {
+        &self.inner.store_id
+    }
+
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.inner.snapshot.load_full()
     }
 
-    /// Whether the store held anything when it was opened. Without, a returning proxy knows more than Convoy does.
+    /// Whether the store held anything when it was opened, and as it was left. Without, or after a restore, a returning
+    /// proxy knows more than Convoy does.
     pub fn had_state(&self) -> bool {
-        self.inner.opened_with > 0
+        self.inner.had_state
+    }
+
+    /// All that there is at one revision, leases and memories of who left as well.
+    pub async fn copy(&self) -> Result<Copy, Error> {
+        let copy = self.inner.copies.ask();
+        copy.await.map_err(|_| Error::Unavailable { reason: "the registry has stopped".into() })
+    }
+
+    /// The right to make a backup; none if as many as may are being made. It ends when it is dropped.
+    pub fn backup_turn(&self) -> Option<OwnedSemaphorePermit> {
+        self.inner.backups.clone().try_acquire_owned().ok()
     }
 
     /// Whether writes go through: the last one did, and the store is not known to be away.

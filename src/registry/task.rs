@@ -25,6 +25,7 @@ use super::{
     brake::{Brake, Braking, Trust},
     clock::Clock,
     command::{Command, Error, Outcome},
+    copy::Copies,
     lease::LeaseTable,
     plan::{Footprints, Plan},
     state::{Dirty, Effects, Snapshot, State},
@@ -107,6 +108,7 @@ pub(super) struct Task {
     pub(super) brake: Brake,
     pub(super) trust: Arc<Trust>,
     pub(super) braking: Arc<ArcSwap<Braking>>,
+    copies: Arc<Copies>,
 }
 
 impl Task {
@@ -136,6 +138,7 @@ impl Task {
             brake,
             trust: inner.trust.clone(),
             braking: inner.braking.clone(),
+            copies: inner.copies.clone(),
         };
         // After a restart every lease has one full TTL, and every drain its full time.
         task.set_timers(&effects);
@@ -184,6 +187,7 @@ impl Task {
             tokio::select! {
                 biased;
                 _ = tick.tick() => {
+                    self.copies.hand_out(&self.state);
                     self.finish_drains();
                     if Instant::now() >= looking {
                         looking = Instant::now() + LOOK_AT_KEPT;

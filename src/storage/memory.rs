@@ -76,7 +76,14 @@ impl MemoryStore {
         };
         (
             Self { state: Mutex::new(state), commits },
-            Opened { store_id, replica: ReplicaId::ONLY, revision: Revision(0), records, commits: receiver },
+            Opened {
+                store_id,
+                replica: ReplicaId::ONLY,
+                revision: Revision(0),
+                records,
+                restored: false,
+                commits: receiver,
+            },
         )
     }
 }

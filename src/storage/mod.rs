@@ -8,6 +8,7 @@
 //! Transactions of one call that touch the same keys are written in their order. Others may come in any, and a store may
 //! write several of them as one, under one revision.
 
+pub mod backup;
 pub mod etcd;
 pub mod memory;
 pub mod record;
@@ -128,9 +129,14 @@ pub struct Opened {
     pub replica: ReplicaId,
     pub revision: Revision,
     pub records: Vec<(Key, Revision, Record)>,
+    /// It has just been restored: proxies that return may know more than it does.
+    pub restored: bool,
     /// Every later commit, in order and whole.
     pub commits: mpsc::Receiver<Commit>,
 }
+
+/// By which rules records are written, in a file or a backup. An older Convoy does not guess at a newer one's.
+pub(crate) const SCHEMA: u32 = 1;
 
 /// How many commits may be on their way from a store to the registry.
 pub(crate) const COMMITS_IN_FLIGHT: usize = 1024;
@@ -139,6 +145,9 @@ pub(crate) const COMMITS_IN_FLIGHT: usize = 1024;
 pub trait Storage: Debug + Send + Sync + 'static {
     /// Writes durably, at once. One outcome for each transaction, in their order.
     async fn commit(&self, transactions: Vec<Transaction>) -> Vec<Result<Revision, CommitError>>;
+
+    /// Whoever returned after the start has been told what there is: a restored store is one like any other from now on.
+    async fn settled(&self) {}
 
     /// Whether the store can be reached. One within this process always can, and has nobody who says otherwise: the
     /// receiver's sender is gone then.

@@ -13,7 +13,7 @@ use crate::model::{
 };
 
 #[allow(clippy::large_enum_variant, reason = "generated; one is decoded at a time")]
-mod stored {
+pub(super) mod stored {
     tonic::include_proto!("convoy.storage.v1");
 }
 use stored::{

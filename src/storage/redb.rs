@@ -3,41 +3,39 @@
 //! Each commit is one write transaction of redb, which syncs it before it answers: an acknowledged write survives a
 //! crash at any moment, and after a crash the file is as the last commit left it. All transactions of a call are written
 //! together and synced once (group commit); each keeps a revision of its own. After a failed write (a full disk) the
-//! file is opened again before the next; whether the failed one happened is then seen, and told if it did.
+//! file is opened again before the next; whether the failed one happened is then seen, and told if it did. A file that has
+//! lost its name, or whose name another one has, is written to in vain: such a write is not acknowledged.
 //! A call of lazy transactions only is not synced: it is durable with the next one that is, within `LAZY_LIMIT` in any case.
 //! `quick_repair` keeps opening after a crash fast whatever the file's size. What does not scale yet: opening reads every record, and the file does not
 //! shrink by itself.
 
+#[cfg(test)]
+mod faults;
+mod file;
+pub mod restore;
+
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, Durability};
 use tokio::sync::mpsc;
 
+use self::file::{Beginning, CEILING, FILE, Look, META, RECORDS, REVISION, StoreFile, explain, unpanicked, write};
 use super::{
-    COMMITS_IN_FLIGHT, Change, Commit, CommitError, Key, OpenError, Opened, Record, Storage, Transaction,
+    COMMITS_IN_FLIGHT, Change, Commit, CommitError, Key, OpenError, Opened, SCHEMA, Storage, Transaction,
     memory::holds, publish, record,
 };
 use crate::model::{ReplicaId, Revision};
 
-const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
-const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-const STORE_ID: &str = "store_id";
-const REVISION: &str = "revision";
-/// No revision over this one has been given away: where revisions go on after a crash, see `Inner::ceiling`.
-const CEILING: &str = "ceiling";
 /// So many revisions of lazy commits share the one sync that reserves them.
 const RESERVED: u64 = 4096;
 /// Lazy commits are durable after this.
 const LAZY_LIMIT: Duration = Duration::from_secs(1);
-const FILE: &str = "convoy.redb";
-/// redb's default is 1 GiB; all reads are the ones at start.
-const CACHE_BYTES: usize = 64 * 1024 * 1024;
 
 #[derive(Debug)]
 pub struct RedbStore {
@@ -48,13 +46,14 @@ pub struct RedbStore {
 #[derive(Debug)]
 struct Shared {
     path: PathBuf,
-    inner: std::sync::Mutex<Inner>,
+    store_id: String,
+    inner: Mutex<Inner>,
 }
 
 #[derive(Debug)]
 struct Inner {
     /// None after a failed write, until the file could be opened again: redb refuses everything after one.
-    database: Option<Database>,
+    file: Option<StoreFile>,
     state: State,
     /// A crash may lose lazy commits, and what has read their revisions is not to meet them again with other contents. So
     /// revisions are reserved, durably, before the first of them is given to a lazy commit; after a crash the file goes on
@@ -86,31 +85,43 @@ impl State {
 }
 
 impl RedbStore {
-    /// Opens the file in `data_dir`, or makes it; a new one gets `new_store_id`.
+    /// Opens the file in `data_dir`, or makes it; a new one gets `new_store_id`. It reads all of it: that blocks.
     pub fn open(data_dir: &Path, new_store_id: &str) -> Result<(Self, Opened), OpenError> {
         let path = data_dir.join(FILE);
-        let display = path.display().to_string();
-        let failed = |reason: String| OpenError::Open { path: display.clone(), reason };
-        std::fs::create_dir_all(data_dir).map_err(|error| failed(error.to_string()))?;
-        let database = open_file(&path).map_err(|error| match error {
-            redb::Error::DatabaseAlreadyOpen => {
-                failed("another process has it open: stop that one, or choose another data_dir".into())
-            }
-            error => failed(error.to_string()),
-        })?;
-        let meta = open_meta(&database, new_store_id).map_err(|error| failed(error.to_string()))?;
-        let (store_id, revision) = (meta.store_id, meta.revision.max(meta.ceiling));
-        // A new file's name is the directory's: it is to survive a power loss as well.
-        let synced = std::fs::File::open(data_dir).and_then(|directory| directory.sync_all());
-        synced.map_err(|error| failed(error.to_string()))?;
-        let records = read_records(&database, &display)?;
+        let failed = |error: redb::Error| file::open_error(&path, &error);
+        std::fs::create_dir_all(data_dir).map_err(|error| failed(error.into()))?;
+        if !path.try_exists().map_err(|error| failed(error.into()))? {
+            let beginning = Beginning { store_id: new_store_id, revision: Revision::default(), restored: false };
+            file::make(&path, &beginning, |_| Ok::<_, redb::Error>(())).map_err(failed)?;
+        }
+        let file = StoreFile::open(&path, Look::Verify).map_err(failed)?;
+        Self::begin(path, file)
+    }
+
+    /// Reads a file that is open.
+    fn begin(path: PathBuf, file: StoreFile) -> Result<(Self, Opened), OpenError> {
+        let failed = |error: redb::Error| file::open_error(&path, &error);
+        let meta = file.meta().map_err(failed)?;
+        // What cannot be written to is said now, and not to the first who registers.
+        file.set_schema(SCHEMA).map_err(failed)?;
+        let revision = meta.revision.max(meta.ceiling);
+        let records = file::read_records(&file, &path)?;
         let revisions = records.iter().map(|(key, revision, _)| (key.clone(), *revision)).collect();
         let (commits, receiver) = mpsc::channel(COMMITS_IN_FLIGHT);
         let state = State { revision, revisions };
         let ceiling = meta.ceiling.0;
-        let inner = Inner { database: Some(database), state, ceiling, unsynced: false, doubtful: Vec::new() };
-        let store = Self { shared: Arc::new(Shared { path, inner: inner.into() }), commits };
-        Ok((store, Opened { store_id, replica: ReplicaId::ONLY, revision, records, commits: receiver }))
+        let inner = Inner { file: Some(file), state, ceiling, unsynced: false, doubtful: Vec::new() };
+        let store_id = meta.store_id.clone();
+        let shared = Arc::new(Shared { path, store_id, inner: inner.into() });
+        let opened = Opened {
+            store_id: meta.store_id,
+            replica: ReplicaId::ONLY,
+            revision,
+            records,
+            restored: meta.restored,
+            commits: receiver,
+        };
+        Ok((Self { shared, commits }, opened))
     }
 }
 
@@ -128,87 +139,48 @@ impl RedbStore {
     }
 }
 
-fn open_file(path: &Path) -> Result<Database, redb::Error> {
-    let mut builder = redb::Builder::new();
-    builder.set_cache_size(CACHE_BYTES);
-    Ok(builder.create(path)?)
-}
-
-fn write(database: &Database) -> Result<WriteTransaction, redb::Error> {
-    let mut transaction = database.begin_write()?;
-    transaction.set_quick_repair(true);
-    Ok(transaction)
-}
-
-struct Meta {
-    store_id: String,
-    revision: Revision,
-    ceiling: Revision,
-}
-
-fn open_meta(database: &Database, new_store_id: &str) -> Result<Meta, redb::Error> {
-    let transaction = write(database)?;
-    let found = {
-        transaction.open_table(RECORDS)?;
-        let mut meta = transaction.open_table(META)?;
-        let id = meta.get(STORE_ID)?.map(|id| String::from_utf8_lossy(id.value()).into_owned());
-        let revision = meta.get(REVISION)?.map(|revision| read_revision(revision.value())).unwrap_or_default();
-        let ceiling = meta.get(CEILING)?.map(|ceiling| read_revision(ceiling.value())).unwrap_or_default();
-        if id.is_none() {
-            meta.insert(STORE_ID, new_store_id.as_bytes())?;
-        }
-        Meta { store_id: id.unwrap_or_else(|| new_store_id.to_owned()), revision, ceiling }
-    };
-    transaction.commit()?;
-    Ok(found)
-}
-
-fn read_revision(bytes: &[u8]) -> Revision {
-    Revision(bytes.try_into().map(u64::from_be_bytes).unwrap_or_default())
-}
-
-fn read_records(database: &Database, path: &str) -> Result<Vec<(Key, Revision, Record)>, OpenError> {
-    let failed = |error: redb::Error| OpenError::Open { path: path.into(), reason: error.to_string() };
-    let transaction = database.begin_read().map_err(|error| failed(error.into()))?;
-    let table = transaction.open_table(RECORDS).map_err(|error| failed(error.into()))?;
-    let mut records = Vec::new();
-    for entry in table.iter().map_err(|error| failed(error.into()))? {
-        let (key, value) = entry.map_err(|error| failed(error.into()))?;
-        let unreadable = |error: record::Unreadable| OpenError::Record {
-            path: path.into(),
-            key: key.value().into(),
-            reason: error.to_string(),
-        };
-        let decoded_key = record::decode_key(key.value()).map_err(unreadable)?;
-        let (revision, record) = record::decode(value.value()).map_err(unreadable)?;
-        records.push((decoded_key, revision, record));
-    }
-    Ok(records)
-}
-
 impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Whatever panicked, it has left a file that is closed or whole.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unavailable(&self, why: &str) -> CommitError {
+        CommitError::Unavailable(format!("{}: {why}", self.path.display()))
+    }
+
     /// The commits of an earlier call that turn out to have happened, and this call's outcomes.
     fn commit(&self, transactions: Vec<Transaction>) -> (Vec<Commit>, Vec<Result<Commit, CommitError>>) {
-        let mut inner = self.inner.lock().expect("nothing panics while it holds this lock");
+        let mut inner = self.lock();
         let count = transactions.len();
-        let recovered = match inner.recover(&self.path) {
+        let recovered = match inner.recover(&self.path, &self.store_id) {
             Ok(recovered) => recovered,
-            Err(error) => return (Vec::new(), vec![Err(CommitError::Unavailable(error.to_string())); count]),
+            Err(why) => return (Vec::new(), vec![Err(self.unavailable(&why)); count]),
         };
-        (recovered, inner.commit(transactions))
+        (recovered, inner.commit(transactions, |file| file.is_at(&self.path), |why| self.unavailable(why)))
     }
 
     /// Makes lazy commits durable.
     fn sync(&self) {
-        let mut inner = self.inner.lock().expect("nothing panics while it holds this lock");
+        let mut inner = self.lock();
         let (unsynced, ceiling) = (inner.unsynced, inner.ceiling);
-        let Some(database) = inner.database.as_ref().filter(|_| unsynced) else { return };
-        match write_all(database, &[], Some(ceiling), Durability::Immediate) {
+        let Some(file) = inner.file.as_ref().filter(|_| unsynced) else { return };
+        match write_all(&file.database, &[], Some(ceiling), Durability::Immediate) {
             Ok(()) => inner.unsynced = false,
             Err(error) => {
-                tracing::warn!(%error, "lazy writes could not be made durable");
-                inner.database = None;
+                let (file, error) = (self.path.display(), explain(&error));
+                tracing::warn!(%file, error, "lazy writes could not be made durable");
+                inner.file = None;
             }
+        }
+    }
+
+    /// Whoever began with a restored store has told everybody who returned.
+    fn set_begun(&self) {
+        let done = self.lock().file.as_ref().map_or(Ok(()), StoreFile::set_begun);
+        if let Err(error) = done {
+            let (file, error) = (self.path.display(), explain(&error));
+            tracing::warn!(%file, error, "a restored store will be taken for one at the next start as well");
         }
     }
 }
@@ -216,23 +188,32 @@ impl Shared {
 impl Inner {
     /// After a failed write: opens the file again, and looks whether the write happened. It did as a whole or not at
     /// all.
-    fn recover(&mut self, path: &Path) -> Result<Vec<Commit>, redb::Error> {
-        if self.database.is_some() {
+    fn recover(&mut self, path: &Path, store_id: &str) -> Result<Vec<Commit>, String> {
+        if self.file.is_some() {
             return Ok(Vec::new());
         }
-        let database = open_file(path)?;
-        let revision = open_meta(&database, "")?.revision;
-        self.database = Some(database);
+        let file = StoreFile::open(path, Look::Trust).map_err(|error| explain(&error))?;
+        let meta = file.meta().map_err(|error| explain(&error))?;
+        if meta.store_id != store_id {
+            return Err(file::REPLACED.into());
+        }
+        self.file = Some(file);
         let mut recovered = std::mem::take(&mut self.doubtful);
-        recovered.retain(|commit| commit.revision <= revision);
+        recovered.retain(|commit| commit.revision <= meta.revision);
         recovered.iter().for_each(|commit| self.state.apply(commit));
-        tracing::info!(%revision, recovered = recovered.len(), "the store is open again");
+        tracing::info!(revision = %meta.revision, recovered = recovered.len(), "the store is open again");
         Ok(recovered)
     }
 
-    fn commit(&mut self, transactions: Vec<Transaction>) -> Vec<Result<Commit, CommitError>> {
-        let Some(database) = &self.database else {
-            return vec![Err(CommitError::Unavailable("the file is not open".into())); transactions.len()];
+    /// `in_place` tells whether the file still has its name: what is written to one that has been replaced is lost.
+    fn commit(
+        &mut self,
+        transactions: Vec<Transaction>,
+        in_place: impl FnOnce(&StoreFile) -> Result<(), String>,
+        unavailable: impl Fn(&str) -> CommitError,
+    ) -> Vec<Result<Commit, CommitError>> {
+        let Some(file) = &self.file else {
+            return vec![Err(unavailable("it is not open")); transactions.len()];
         };
         let lazy = transactions.iter().all(|transaction| transaction.lazy);
         let outcomes = plan(&self.state, transactions);
@@ -243,17 +224,18 @@ impl Inner {
         let ceiling =
             (short && lazy || self.ceiling != 0 && last + RESERVED / 2 > self.ceiling).then_some(last + RESERVED);
         let durability = if lazy && !short { Durability::None } else { Durability::Immediate };
-        match write_all(database, &commits, ceiling, durability) {
+        let written = write_all(&file.database, &commits, ceiling, durability).map_err(|error| explain(&error));
+        match written.and_then(|()| in_place(file)) {
             Ok(()) => {
                 self.unsynced = (self.unsynced || !commits.is_empty()) && matches!(durability, Durability::None);
                 self.ceiling = ceiling.unwrap_or(self.ceiling);
                 commits.iter().for_each(|commit| self.state.apply(commit));
                 outcomes
             }
-            Err(error) => {
-                self.database = None;
+            Err(why) => {
+                self.file = None;
                 self.doubtful = commits;
-                let unavailable = CommitError::Unavailable(error.to_string());
+                let unavailable = unavailable(&why);
                 outcomes.into_iter().map(|outcome| Err(outcome.err().unwrap_or(unavailable.clone()))).collect()
             }
         }
@@ -270,6 +252,15 @@ fn write_all(
     if commits.is_empty() && ceiling.is_none() {
         return Ok(());
     }
+    unpanicked(|| write_transaction(database, commits, ceiling, durability))
+}
+
+fn write_transaction(
+    database: &Database,
+    commits: &[Commit],
+    ceiling: Option<u64>,
+    durability: Durability,
+) -> Result<(), redb::Error> {
     let mut transaction = write(database)?;
     transaction.set_durability(durability)?;
     {
@@ -320,8 +311,8 @@ fn plan(state: &State, transactions: Vec<Transaction>) -> Vec<Result<Commit, Com
 impl Drop for Shared {
     fn drop(&mut self) {
         let Ok(inner) = self.inner.get_mut() else { return };
-        let Some(database) = inner.database.as_ref().filter(|_| inner.ceiling != 0) else { return };
-        if let Err(error) = write_all(database, &[], Some(0), Durability::Immediate) {
+        let Some(file) = inner.file.as_ref().filter(|_| inner.ceiling != 0) else { return };
+        if let Err(error) = write_all(&file.database, &[], Some(0), Durability::Immediate) {
             tracing::warn!(%error, "the store could not be closed");
         }
     }
@@ -342,6 +333,12 @@ impl Storage for RedbStore {
         }
         publish(&self.commits, recovered.into_iter().map(Ok).collect()).await;
         publish(&self.commits, outcomes).await
+    }
+
+    async fn settled(&self) {
+        let shared = self.shared.clone();
+        // Whether it ends well is told there.
+        let _ = tokio::task::spawn_blocking(move || shared.set_begun()).await;
     }
 }
 
@@ -364,18 +361,18 @@ mod tests {
             assert_eq!(store.commit(vec![put("1")]).await, [Ok(Revision(1))]);
             opened.commits.recv().await.expect("a commit");
             {
-                let mut inner = store.shared.inner.lock().expect("not poisoned");
+                let mut inner = store.shared.lock();
                 let commit = Commit { revision: Revision(2), changes: put("2").changes };
                 if happened {
                     write_all(
-                        inner.database.as_ref().expect("open"),
+                        &inner.file.as_ref().expect("open").database,
                         std::slice::from_ref(&commit),
                         None,
                         Durability::Immediate,
                     )
                     .expect("written");
                 }
-                inner.database = None;
+                inner.file = None;
                 inner.doubtful = vec![commit];
             }
             let next = if happened { 3 } else { 2 };

@@ -1,6 +1,10 @@
 //! Durability: what was acknowledged is there after a `kill -9`, whenever that comes.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use convoy_client::proto::{LeaseOutcome, RegisterRequest, WatchKind, WatchRequest};
 use rand::{RngExt, rngs::StdRng};
@@ -123,6 +127,27 @@ async fn a_restart_is_no_change_for_agents_and_watchers() {
     assert_eq!(unpaced(serde_json::json!(again)), unpaced(serde_json::json!(first)));
     child.api.register(long(instances("probe", 1..2))).await.expect("registered");
     assert_eq!(watch.told().await, (WatchKind::Added, "probe-1".into()));
+}
+
+#[tokio::test]
+async fn after_a_restart_a_lease_has_one_full_ttl_however_long_convoy_was_away() {
+    const TTL: Duration = Duration::from_secs(2);
+    let home = Home::new("storage: redb\n");
+    let mut child = Child::start(&home).await;
+    let request = RegisterRequest { ttl: seconds(2), ..instances("web", 1..2) };
+    child.api.register(request).await.expect("registered");
+    let token = Watch::all(&child.api, Face::Grpc).await.synced().await.pop().expect("synced").token;
+    child.kill().await;
+    // Not a wait for anything: the lease would be over by now.
+    tokio::time::sleep(TTL + Duration::from_secs(1)).await;
+    let begun = Instant::now();
+    let child = Child::start(&home).await;
+    assert_eq!(child.api.ids("web").await, ["web-1"]);
+    let request = WatchRequest { resume: token, ..Default::default() };
+    let mut watch = Watch::open(&child.api, Face::Grpc, request).await.expect("a watch");
+    assert_eq!(watch.told().await, (WatchKind::Removed, "web-1".into()));
+    let after = begun.elapsed();
+    assert!(after >= TTL, "it has gone {after:?} after the start");
 }
 
 #[tokio::test]

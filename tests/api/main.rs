@@ -24,6 +24,7 @@ mod refusals;
 mod registration;
 mod resources;
 mod services;
+mod start;
 mod watch;
 mod watch_selectors;
 mod watch_slow;

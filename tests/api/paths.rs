@@ -48,7 +48,7 @@ async fn every_path_answers_to_its_methods() {
     );
     assert_eq!(http.get("/v1/services").await.ok()["services"], json!([service]));
     assert_eq!(http.get("/v1/services?namespace=other").await.ok()["services"], json!([]));
-    assert_eq!(http.get("/v1/proxies").await.ok(), json!({"proxies": []}));
+    assert_eq!(http.get("/v1/proxies").await.ok(), json!({"proxies": [], "unknown_replicas": []}));
 
     let beat = http.call(Method::POST, &format!("/v1/leases/{lease}/heartbeat"), "").await.ok();
     let kept = json!({"outcome": "kept", "lease": {"id": lease, "ttl": "30s"}});

@@ -71,7 +71,8 @@ impl Convoy {
             if let Some(status) = self.process.ended() {
                 panic!("convoy serve has ended: {status}");
             }
-            connection.get("convoy", "/readyz").await.map(drop)
+            let answer = connection.get("convoy", "/readyz").await?;
+            if answer.status.is_success() { Ok(()) } else { Err(format!("{answer:?}")) }
         })
         .await;
     }

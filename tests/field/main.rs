@@ -1,8 +1,8 @@
 //! Convoy and its agents as they run in the field: processes, which are killed, paused, cut off from each other and
 //! told to stop; judged from outside, by the API, a watch, `explain`, and what a proxy holds.
 //!
-//! The network namespaces of `partition` need root; without, it says that it is left out, and it fails if
-//! `CONVOY_TEST_NAMESPACES_REQUIRED` is set. Figures are printed: `cargo test --test field -- --nocapture`.
+//! The network namespaces of `partition` and the mounts of `disk` need root; without, they say that they are left out, and
+//! they fail if `CONVOY_TEST_NAMESPACES_REQUIRED` is set. Figures are printed: `cargo test --test field -- --nocapture`.
 //!
 //! First what the tests are made of, then the faults, a module each.
 
@@ -14,10 +14,14 @@ mod explain;
 mod field;
 mod fleet;
 mod journal;
+mod mounted;
 mod network;
 mod proxy;
 mod relay;
 
+mod backup;
+mod disk;
+mod kill_loop;
 mod killed;
 mod partition;
 mod paused;

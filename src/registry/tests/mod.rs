@@ -2,6 +2,7 @@
 
 mod axes;
 mod braking;
+mod copying;
 mod fencing;
 mod histories;
 mod owning;

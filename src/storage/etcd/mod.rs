@@ -114,7 +114,7 @@ impl EtcdStore {
         following.spawn(async move { staying.keep().await });
         let lazy = Pace::new(Instant::now()).into();
         let store = Self { client, shared, lazy, _following: following, presence };
-        Ok((store, Opened { store_id, replica: id, revision: at, records, commits: receiver }))
+        Ok((store, Opened { store_id, replica: id, revision: at, records, restored: false, commits: receiver }))
     }
 }
 

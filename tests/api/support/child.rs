@@ -42,8 +42,25 @@ impl Home {
         Self { directory }
     }
 
-    fn config(&self) -> PathBuf {
+    pub fn config(&self) -> PathBuf {
         self.directory.path().join("convoy.yaml")
+    }
+
+    /// Where the store is.
+    #[allow(dead_code, reason = "for the tests in the field")]
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// Starts a Convoy that must not start; what it says on standard error.
+    #[allow(dead_code, reason = "for the tests in the field")]
+    pub async fn refuses(&self) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_convoy"));
+        command.env_clear().args(["serve", "--config"]).arg(self.config()).kill_on_drop(true);
+        let output = within("the end of a start", command.output()).await.expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        said
     }
 }
 
