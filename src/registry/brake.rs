@@ -222,6 +222,8 @@ pub struct Brake {
     kept: HashMap<LeaseId, Kept, Prehashed>,
     by_end: BTreeSet<(u64, LeaseId)>,
     holding: HashMap<Group, Holding>,
+    /// Leases that an operator let go, until they are gone or heard: if the store cannot take that, they lapse once more.
+    released: HashSet<LeaseId, Prehashed>,
     /// Instances that are in traffic though a check fails, and until when.
     disbelieved: BTreeMap<InstanceKey, (Incarnation, u64)>,
 }
@@ -238,6 +240,7 @@ impl Brake {
             kept: HashMap::default(),
             by_end: BTreeSet::new(),
             holding: HashMap::new(),
+            released: HashSet::default(),
             disbelieved: BTreeMap::new(),
         }
     }
@@ -309,6 +312,7 @@ impl Brake {
     }
 
     fn let_go(&mut self, lease: LeaseId) -> bool {
+        self.released.remove(&lease);
         let Some(kept) = self.kept.remove(&lease) else { return false };
         self.by_end.remove(&(kept.until_ms, lease));
         if let Some(holding) = self.holding.get_mut(&kept.group) {
@@ -332,6 +336,9 @@ impl Brake {
     ) -> Decision {
         // Whoever lapses is overdue, however short its TTL.
         self.overdue(lease, state);
+        if self.released.contains(&lease) {
+            return Decision::Expire;
+        }
         let Some(group) = self.config.enabled.then(|| self.reason(lease, state, dead)).flatten() else {
             return Decision::Expire;
         };
@@ -428,6 +435,7 @@ impl Brake {
         let of = |(_, kept): &(&LeaseId, &Kept)| release.concerns(&kept.group);
         let going: Vec<LeaseId> = self.kept.iter().filter(of).map(|(lease, _)| *lease).collect();
         self.drop_kept(&going);
+        self.released.extend(&going);
         going
     }
 
