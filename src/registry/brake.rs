@@ -71,11 +71,18 @@ impl BrakeConfig {
     }
 }
 
-/// How Convoy's probes fare. One that fails is believed only while at least half of the others do not.
-#[derive(Debug, Default)]
+/// How Convoy's probes fare. One that fails is believed only while at least half of the others do not; and none before it
+/// is known how they fare: what was disbelieved before a restart is not believed because of it.
+#[derive(Debug)]
 pub struct Trust {
     targets: AtomicUsize,
     passing: AtomicUsize,
+}
+
+impl Default for Trust {
+    fn default() -> Self {
+        Self { targets: usize::MAX.into(), passing: 0.into() }
+    }
 }
 
 impl Trust {
