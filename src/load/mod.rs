@@ -4,6 +4,8 @@
 //! are not held up. Once a second the shell looks at the services whose turn it is, gives the machine what is reported,
 //! and stores the steps: one batch a service, lazily (`Transaction::lazy`), in that service's interval at most once.
 //!
+//! Of several replicas each does so for its share of the services.
+//!
 //! What a service without reports costs: it is looked at once in its interval, and a large one more seldom; while no agent
 //! at all has ever reported a load, nothing is looked at, except for slow starts and for shares that are not full.
 
@@ -64,18 +66,20 @@ async fn turn(registry: &Registry, services: &mut HashMap<ServiceKey, Of>) {
     services.retain(|key, _| snapshot.services.contains_key(key));
     let mut begun = Instant::now();
     for (key, state) in &snapshot.services {
+        // Shares follow from all reports together, which all replicas have.
+        if !snapshot.is_share_of(key, registry.replica()) {
+            services.remove(key);
+            continue;
+        }
         let policy = &state.service.value.load;
         let concerned = registry.load_is_reported() || !policy.slow_start.is_zero() || services.contains_key(key);
         let now_ms = registry.observed_ms();
         if concerned && services.get(key).is_none_or(|of| of.next_ms <= now_ms) {
             let of = services.entry(key.clone()).or_default();
             let batch = of.look(registry, state, now_ms);
-            let pause = if of.weights.hears(now_ms) || !batch.is_empty() || !policy.slow_start.is_zero() {
-                TICK
-            } else {
-                let large = PATIENCE_FOR_ONE * u32::try_from(state.instances.len()).unwrap_or(u32::MAX);
-                policy.interval.max(large)
-            };
+            let moves = of.weights.hears(now_ms) || !batch.is_empty() || !policy.slow_start.is_zero();
+            let large = PATIENCE_FOR_ONE * u32::try_from(state.instances.len()).unwrap_or(u32::MAX);
+            let pause = if moves { TICK.max(policy.interval / 4) } else { policy.interval }.max(large);
             of.next_ms = now_ms + pause.as_millis() as u64;
             if !batch.is_empty() {
                 store(registry, key, batch).await;

@@ -86,13 +86,16 @@ struct Member {
     /// Smoothed. Work is apart from it: how much is much is known of all together only.
     utilisation: Option<f64>,
     work: Option<f64>,
+    /// The turn in which it was seen last.
+    turn: u64,
 }
 
 impl Member {
     fn take(&mut self, at_ms: u64, load: &Load, interval: Duration) {
         let passed = match self.reported_ms {
-            Some(before) if before >= at_ms => return,
-            Some(before) => (at_ms - before) as f64,
+            Some(before) if before == at_ms => return,
+            // Time in which Convoy heard nobody is taken out again: the one before may be of later.
+            Some(before) => at_ms.saturating_sub(before) as f64,
             None => f64::INFINITY,
         };
         let constant = SMOOTHING * interval.as_millis() as f64;
@@ -121,6 +124,7 @@ impl Member {
 #[derive(Debug, Default)]
 pub struct Weights {
     members: HashMap<InstanceId, Member>,
+    turn: u64,
     last_batch_ms: Option<u64>,
 }
 
@@ -157,21 +161,24 @@ impl Weights {
     }
 
     fn take(&mut self, now_ms: u64, policy: &LoadPolicy, seen: &[Seen<'_>]) {
-        let mut before = std::mem::take(&mut self.members);
+        self.turn += 1;
         for instance in seen {
-            let known = before.remove(instance.id).filter(|known| known.incarnation == instance.incarnation);
-            let mut member = known.unwrap_or(Member {
-                incarnation: instance.incarnation,
-                first_seen_ms: now_ms,
-                ..Member::default()
-            });
+            if self.members.get(instance.id).is_none_or(|known| known.incarnation != instance.incarnation) {
+                let (incarnation, first_seen_ms) = (instance.incarnation, now_ms);
+                let new = Member { incarnation, first_seen_ms, ..Member::default() };
+                self.members.insert(instance.id.clone(), new);
+            }
+            let Some(member) = self.members.get_mut(instance.id) else { continue };
+            member.turn = self.turn;
             if instance.in_traffic && member.started_ms.is_none() {
                 member.started_ms = Some(i128::from(now_ms) - instance.since.as_millis() as i128);
             }
             if let Some((at_ms, load)) = instance.report {
                 member.take(at_ms, load, policy.interval);
             }
-            self.members.insert(instance.id.clone(), member);
+        }
+        if self.members.len() > seen.len() {
+            self.members.retain(|_, member| member.turn == self.turn);
         }
     }
 

@@ -1,6 +1,6 @@
 //! What replicas of one mesh tell each other directly, because it is not worth a write or would come too late by one:
-//! heartbeats that one of them hears for a lease of another, and which leases are overdue, so that each one's brake counts
-//! all of them. What it is about is lost without harm: a heartbeat that cannot be passed on makes the lease the hearer's own,
+//! heartbeats that one of them hears for a lease of another, the load that agents report, and which leases are overdue, so
+//! that each one's brake counts all of them. What it is about is lost without harm: a heartbeat that cannot be passed on makes the lease the hearer's own,
 //! and who is overdue is said anew.
 //!
 //! Each replica asks the others about their proxies as well (`elsewhere`). Replicas know each other from the store.
@@ -23,7 +23,10 @@ use tonic::transport::{Channel, Endpoint};
 pub use self::service::server;
 use crate::{
     model::{LeaseId, Replica, ReplicaId},
-    registry::{Registry, lease::HeardHere},
+    registry::{
+        Registry,
+        lease::{HeardHere, Report},
+    },
 };
 
 #[allow(clippy::wildcard_imports, reason = "generated")]
@@ -99,13 +102,15 @@ impl Peers {
                 heard.entry(one.owner).or_default().push(one);
             }
             let overdue = self.registry.overdue();
+            // One that does not hear it hears the next ones.
+            let reports = Arc::new(self.registry.take_reported(!others.is_empty()));
             let mut telling = JoinSet::new();
             for (id, replica) in others {
                 let renewals = heard.remove(&id).unwrap_or_default();
                 let known = told.get(&id).map_or_else(|| overdue.is_empty(), |told| Arc::ptr_eq(told, &overdue));
-                if !renewals.is_empty() || !known {
-                    let (peers, overdue) = (self.clone(), (!known).then(|| overdue.clone()));
-                    telling.spawn(async move { (id, peers.tell(id, &replica, renewals, overdue).await) });
+                if !renewals.is_empty() || !known || !reports.is_empty() {
+                    let (peers, reports, overdue) = (self.clone(), reports.clone(), (!known).then(|| overdue.clone()));
+                    telling.spawn(async move { (id, peers.tell(id, &replica, renewals, &reports, overdue).await) });
                 }
             }
             // Their owner is gone.
@@ -124,22 +129,25 @@ impl Peers {
         id: ReplicaId,
         replica: &Replica,
         renewals: Vec<HeardHere>,
+        reports: &[(LeaseId, Arc<Report>)],
         overdue: Option<Arc<Vec<LeaseId>>>,
     ) -> bool {
         let mut overdue = overdue.map(|leases| Overdue { leases: encode(leases.iter().copied()) });
-        let mut rest = &renewals[..];
+        let (mut rest, mut reports) = (&renewals[..], reports);
+        let renewal = |lease: LeaseId, report: Option<&Arc<Report>>| {
+            let load = report.map(|report| report.load.clone());
+            Renewal { lease: lease.0.to_be_bytes().into(), load }
+        };
         loop {
-            let some;
+            let (some, reported);
             (some, rest) = rest.split_at(rest.len().min(RENEWALS));
-            let renewal = |one: &HeardHere| {
-                let load = one.load.as_ref().map(|report| report.load.clone());
-                Renewal { lease: one.lease.0.to_be_bytes().into(), load }
-            };
+            (reported, reports) = reports.split_at(reports.len().min(RENEWALS));
             let request = TellRequest {
                 from: self.registry.replica().0,
                 to: id.0,
-                renewals: some.iter().map(renewal).collect(),
+                renewals: some.iter().map(|one| renewal(one.lease, one.load.as_ref())).collect(),
                 overdue: overdue.take(),
+                reports: reported.iter().map(|(lease, report)| renewal(*lease, Some(report))).collect(),
             };
             let mut client = self.client(id, replica);
             let outcome = timeout(PATIENCE, client.tell(request)).await;
@@ -151,7 +159,7 @@ impl Peers {
             let only_here: HashSet<LeaseId> = decode(&answer.into_inner().only_there).collect();
             let count = |one: &&HeardHere| self.registry.count_hearing(one.lease, only_here.contains(&one.lease));
             self.adopt(some.iter().filter(|one| count(one) >= HEARINGS).map(|one| one.lease).collect());
-            if rest.is_empty() {
+            if rest.is_empty() && reports.is_empty() {
                 return true;
             }
         }

@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 use super::{
     MESSAGE_BYTES, Peers, decode, elsewhere, encode,
     rpc::{
-        GetFollowersRequest, GetFollowersResponse, GetProxiesRequest, TellRequest, TellResponse,
+        GetFollowersRequest, GetFollowersResponse, GetProxiesRequest, Renewal, TellRequest, TellResponse,
         peers_server::{Peers as Service, PeersServer},
     },
 };
@@ -31,10 +31,15 @@ pub fn server(peers: Peers, survey: Survey) -> PeersServer<Shell> {
 #[tonic::async_trait]
 impl Service for Shell {
     async fn tell(&self, request: Request<TellRequest>) -> Result<Response<TellResponse>, Status> {
-        let TellRequest { from, to, renewals, overdue } = request.into_inner();
+        let TellRequest { from, to, renewals, overdue, reports } = request.into_inner();
         let registry = &self.peers.registry;
         if ReplicaId(to) != registry.replica() {
             return Err(Status::failed_precondition("another replica is at this address now"));
+        }
+        for Renewal { lease, load } in reports {
+            if let (Some(lease), Some(load)) = (decode(&lease).next(), load) {
+                registry.reported(lease, load);
+            }
         }
         let mut only_there = Vec::new();
         for renewal in renewals {

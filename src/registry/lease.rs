@@ -53,6 +53,8 @@ mod mark {
     pub const THEIRS: u8 = 32;
     /// Another replica's, and noted down to be told. Of an own one: another replica heard it last.
     pub const HEARD: u8 = 64;
+    /// Its report is new, and the other replicas have yet to be told.
+    pub const REPORTED: u8 = 128;
 }
 
 /// What an agent reported of its load.
@@ -219,6 +221,9 @@ pub struct LeaseTable {
     returned: Mutex<Vec<LeaseId>>,
     /// Other replicas' that were heard here; each once until it is taken.
     heard: Mutex<Vec<Arc<Entry>>>,
+    /// Whether there are other replicas, and own leases with reports of which they have yet to be told.
+    shared: AtomicBool,
+    reported: Mutex<Vec<Arc<Entry>>>,
 }
 
 impl LeaseTable {
@@ -276,6 +281,10 @@ impl LeaseTable {
             if !self.loaded.load(Relaxed) {
                 self.loaded.store(true, Relaxed);
             }
+            if self.shared.load(Relaxed) && marks & (mark::THEIRS | mark::REPORTED) == 0 {
+                entry.marks.fetch_or(mark::REPORTED, SeqCst);
+                lock(&self.reported).push(entry.clone());
+            }
         }
         // The digests go first: one that is read after the revision is at least as new.
         if let Some(known) = known
@@ -325,6 +334,28 @@ impl LeaseTable {
             (!is_gone).then(|| HeardHere { lease: entry.id, owner, load: entry.load.load_full() })
         };
         taken.into_iter().filter_map(still).collect()
+    }
+
+    /// Takes the own leases that have new reports, if there are others to be told.
+    pub fn take_reported(&self, are_others: bool) -> Vec<(LeaseId, Arc<Report>)> {
+        self.shared.store(are_others, Relaxed);
+        let taken = std::mem::take(&mut *lock(&self.reported));
+        let report = |entry: Arc<Entry>| {
+            // The mark goes first: a report that comes now is told with the next ones.
+            entry.marks.fetch_and(!mark::REPORTED, SeqCst);
+            entry.load.load_full().map(|report| (entry.id, report))
+        };
+        taken.into_iter().filter_map(report).collect()
+    }
+
+    /// Keeps what another replica's agent reported there.
+    pub fn reported(&self, id: LeaseId, at_ms: u64, load: Load) {
+        if let Some(entry) = self.leases.pin().get(&id)
+            && entry.marks.load(SeqCst) & mark::THEIRS != 0
+        {
+            entry.load.store(Some(Arc::new(Report { at_ms, load })));
+            self.loaded.store(true, Relaxed);
+        }
     }
 
     /// Counts how often in a row another replica's lease was heard here and not there; the answer has this one.

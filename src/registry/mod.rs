@@ -347,6 +347,16 @@ impl Registry {
         self.inner.leases.renew_for(lease, self.inner.clock.now_ms(), load)
     }
 
+    /// See `LeaseTable::take_reported`.
+    pub fn take_reported(&self, are_others: bool) -> Vec<(LeaseId, Arc<Report>)> {
+        self.inner.leases.take_reported(are_others)
+    }
+
+    /// What the agent of another replica's lease has reported there.
+    pub fn reported(&self, lease: LeaseId, load: Load) {
+        self.inner.leases.reported(lease, self.inner.clock.now_ms(), load);
+    }
+
     /// See `LeaseTable::count_hearing`.
     pub fn count_hearing(&self, lease: LeaseId, only_here: bool) -> u8 {
         self.inner.leases.count_hearing(lease, only_here)

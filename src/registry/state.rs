@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
+    fmt,
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -50,11 +51,16 @@ impl Snapshot {
 
     /// Whether a replica is the one that probes an instance.
     pub fn is_probed_by(&self, key: &InstanceKey, replica: ReplicaId) -> bool {
+        self.is_share_of(key, replica)
+    }
+
+    /// Whether something is shared out to a replica.
+    pub fn is_share_of(&self, something: &impl fmt::Display, replica: ReplicaId) -> bool {
         if self.replicas.len() < 2 {
             return true;
         }
         let here = self.replicas.keys().copied();
-        share_of(key.to_string().as_bytes(), here).is_none_or(|prober| prober == replica)
+        share_of(something.to_string().as_bytes(), here).is_none_or(|one| one == replica)
     }
 
     /// All variants of a resource that somebody wrote, by name.

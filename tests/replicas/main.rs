@@ -19,5 +19,6 @@ mod away;
 mod barrier;
 mod brake;
 mod checks;
+mod load;
 mod mesh;
 mod owners;
