@@ -12,6 +12,7 @@ mod load;
 mod proxies;
 mod query;
 mod resources;
+mod stale;
 mod watch;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
