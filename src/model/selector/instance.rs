@@ -48,6 +48,8 @@ struct Compiled {
     root: Node,
     terms: Terms,
     uses_load: bool,
+    /// How many steps it may take.
+    most: u32,
 }
 
 /// What came of looking at an instance.
@@ -63,7 +65,11 @@ impl InstanceSelector {
     pub fn parse(field: &str, text: &str, knows: Knows) -> Result<Self, Invalid> {
         let ((root, uses_load), terms) =
             read(field, text, |expression| Ok((compile::condition(expression, knows)?, terms::of(expression))))?;
-        Ok(Self(Arc::new(Compiled { text: text.into(), root, terms, uses_load })))
+        let most = match knows {
+            Knows::Stored => node::MAX_STORED_STEPS,
+            Knows::Load => node::MAX_STEPS,
+        };
+        Ok(Self(Arc::new(Compiled { text: text.into(), root, terms, uses_load, most })))
     }
 
     /// Whether the condition holds. One that cannot be told, because of a label that is not there or too much to look
@@ -73,7 +79,7 @@ impl InstanceSelector {
     }
 
     pub fn look(&self, instance: &Instance, load: Option<&Load>) -> Looked {
-        let scope = Scope::new(instance, load);
+        let scope = Scope::new(instance, load, self.0.most);
         let matches = self.0.root.holds(&scope);
         Looked { matches, steps: scope.steps() }
     }

@@ -11,6 +11,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -22,6 +23,7 @@ use super::{
     filter::Filter,
     inbox::Inbox,
     log::{Entry, EventLog, Log},
+    pinned::Listings,
     position::Position,
     seen::Seen,
     sizes::WARM,
@@ -33,8 +35,9 @@ use crate::{
 
 /// How many events are read at once.
 const BATCH: usize = 256;
-/// How much is evaluated or put before others have their turn on this thread: under a millisecond.
+/// How much is evaluated or put before others have their turn on this thread, and how long that may take.
 const TURN: usize = 512;
+const TURN_TIME: Duration = Duration::from_micros(500);
 
 #[derive(Debug)]
 enum Change {
@@ -51,6 +54,7 @@ pub(super) struct Roster {
     /// Up to which revision everything is in the inboxes.
     done: AtomicU64,
     running: Mutex<Option<JoinHandle<()>>>,
+    pub(super) listings: Listings,
 }
 
 impl Roster {
@@ -84,6 +88,7 @@ impl Roster {
                 groups: Groups::default(),
                 warm: VecDeque::new(),
                 spent: 0,
+                begun: Instant::now(),
             };
             *running = Some(tokio::spawn(matcher.run(published)));
         }
@@ -174,8 +179,9 @@ struct Matcher {
     groups: Groups,
     /// Events whose bytes are kept.
     warm: VecDeque<Arc<Entry>>,
-    /// What was done in this turn.
+    /// What was done in this turn, and when it began.
     spent: usize,
+    begun: Instant,
 }
 
 impl Matcher {
@@ -184,6 +190,7 @@ impl Matcher {
         loop {
             published.mark_unchanged();
             while self.batch().await {}
+            self.roster.listings.sweep();
             let roster = self.roster.clone();
             tokio::select! {
                 changed = published.changed() => if changed.is_err() { return },
@@ -246,9 +253,10 @@ impl Matcher {
 
     async fn turn(&mut self, spent: usize) {
         self.spent += spent;
-        if self.spent >= TURN {
+        if self.spent >= TURN || self.begun.elapsed() > TURN_TIME {
             self.spent = 0;
             tokio::task::yield_now().await;
+            self.begun = Instant::now();
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! - `log`: recent events, the same for all; bounded. `position`: places in it, and tokens. `changes`: what changed.
 //! - `filter`: what a watch is about; `seen`: an event through it. `matcher`: who is told of what; `inbox`: what waits for
-//!   one watch. `merge`: what many events come to.
+//!   one watch. `merge`: what many events come to. `pinned`: what there is, for a watch that is told of it.
 //!
 //! A watch that keeps up takes events from its inbox, which is filled only with what matches. One that is behind (it has
 //! just come, or takes too long) reads the log instead, a bounded part at a time, and if much in it matches it is told
@@ -19,6 +19,7 @@ mod inbox;
 pub mod log;
 mod matcher;
 pub mod merge;
+mod pinned;
 mod position;
 mod seen;
 mod sizes;
@@ -40,13 +41,13 @@ use self::{
     inbox::{Inbox, Taken},
     matcher::{Place, Roster},
     merge::{Told, merge},
+    pinned::Pinned,
     position::Position,
     sizes::{BATCH, MAX_UNMERGED},
 };
 use super::{
     Registry,
     command::{Error, Versioned},
-    state::Snapshot,
 };
 use crate::model::{Instance, ServiceKey};
 
@@ -82,7 +83,7 @@ enum Stage {
     Reset,
     /// Telling what there is, service by service; this one is next.
     Listing {
-        snapshot: Arc<Snapshot>,
+        pinned: Pinned,
         after: Option<ServiceKey>,
     },
     /// Telling the rest of what was merged before the watch was cut off.
@@ -121,7 +122,10 @@ impl Registry {
         let token = resume.and_then(|token| self.parse_token(token));
         let token = token.filter(|token| token.until() <= Position::after(snapshot.revision));
         let (stage, cursor) = match (resume, token) {
-            (None, _) => (Stage::Listing { snapshot, after: None }, Position::default()),
+            (None, _) => {
+                let pinned = watches.roster.listings.pin(snapshot);
+                (Stage::Listing { pinned, after: None }, Position::default())
+            }
             (Some(_), Some(Token::At(position))) => (Stage::Following, position),
             (Some(_), Some(Token::Merged { after, until, told })) => (Stage::Merged { after, until, told }, after),
             (Some(_), Some(Token::Start) | None) => (Stage::Reset, Position::default()),
@@ -197,7 +201,8 @@ impl Watch {
             match &self.stage {
                 Stage::Reset => {
                     self.steps.push_back((Step::Reset, Token::Start));
-                    self.stage = Stage::Listing { snapshot: self.registry.snapshot(), after: None };
+                    let pinned = self.registry.inner.watches.roster.listings.pin(self.registry.snapshot());
+                    self.stage = Stage::Listing { pinned, after: None };
                 }
                 Stage::Listing { .. } => self.list(),
                 Stage::Merged { after, until, told } => self.tell_rest(*after, *until, *told),
@@ -207,7 +212,11 @@ impl Watch {
     }
 
     fn list(&mut self) {
-        let Stage::Listing { snapshot, after } = &mut self.stage else { return };
+        let Stage::Listing { pinned, after } = &mut self.stage else { return };
+        let Some(snapshot) = pinned.read() else {
+            self.stage = Stage::Reset;
+            return;
+        };
         let services = &snapshot.services;
         let next = match after {
             None => services.iter().next(),

@@ -19,6 +19,9 @@ use crate::model::Instance;
 /// What looking at one instance may cost: a loop over 256 capabilities with 100 operators takes a quarter of it, and all of
 /// it a millisecond or two.
 pub const MAX_STEPS: u32 = 100_000;
+/// The same of a condition that is kept (of a watch, of a virtual service): it is evaluated at every change that could concern
+/// it, for all who keep one. A look at each of 256 capabilities with ten operators has room.
+pub const MAX_STORED_STEPS: u32 = 5_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fail {
@@ -34,16 +37,18 @@ pub struct Scope<'a> {
     pub load: Option<&'a Load>,
     /// What the loop around is at. There is only one: loops do not stand inside loops.
     item: Cell<Option<Value<'a>>>,
+    most: u32,
     left: Cell<u32>,
 }
 
 impl<'a> Scope<'a> {
-    pub fn new(instance: &'a Instance, load: Option<&'a Load>) -> Self {
-        Self { instance, load, item: Cell::new(None), left: Cell::new(MAX_STEPS) }
+    /// With at most so many steps.
+    pub fn new(instance: &'a Instance, load: Option<&'a Load>, most: u32) -> Self {
+        Self { instance, load, item: Cell::new(None), most, left: Cell::new(most) }
     }
 
     pub fn steps(&self) -> u32 {
-        MAX_STEPS - self.left.get()
+        self.most - self.left.get()
     }
 
     fn take(&self, steps: usize) -> Result<(), Fail> {
