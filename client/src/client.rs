@@ -1,13 +1,10 @@
 //! A thin typed client of the gRPC API: one connection, made when first needed and again when lost; a deadline on
 //! every call; errors as `Error`.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, pin::Pin, time::Duration};
 
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{
-    Request, Response, Status, Streaming,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Request, Response, Status, Streaming, transport::Channel};
 
 use crate::{
     Error,
@@ -16,14 +13,10 @@ use crate::{
         explain_client::ExplainClient, loads_client::LoadsClient, proxies_client::ProxiesClient,
         queries_client::QueriesClient, registry_client::RegistryClient, resources_client::ResourcesClient,
     },
+    servers::{Servers, Turn},
     watch::Watch,
 };
 
-/// How long a connection attempt may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Without these a client whose peer vanished silently (a partition, a lost host) would never notice.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a call may take, unless set otherwise.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// How long the server waits for convergence if it is not told.
@@ -31,29 +24,20 @@ const DEFAULT_WAIT: prost_types::Duration = prost_types::Duration { seconds: 30,
 /// A list of 10 000 instances with 32 KiB of metadata each does not fit in gRPC's usual 4 MiB.
 const LARGEST_ANSWER: usize = 512 * 1024 * 1024;
 
-/// A connection to Convoy's gRPC API. Clones share it.
+/// A connection to Convoy's gRPC API, or to one of several replicas. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Client {
-    registry: RegistryClient<Channel>,
-    proxies: ProxiesClient<Channel>,
-    resources: ResourcesClient<Channel>,
-    explain: ExplainClient<Channel>,
-    brakes: BrakesClient<Channel>,
-    loads: LoadsClient<Channel>,
-    cards: AgentCardsClient<Channel>,
-    queries: QueriesClient<Channel>,
-    backups: BackupsClient<Channel>,
+    servers: Servers,
     deadline: Duration,
 }
 
-/// A call of the API, under the deadline.
+/// A call of the API, under the deadline, at the server that answers.
 macro_rules! calls {
     ($($(#[$doc:meta])* $name:ident($request:ident) -> $answer:ident of $service:ident;)*) => {$(
         $(#[$doc])*
         pub async fn $name(&self, request: proto::$request) -> Result<proto::$answer, Error> {
-            let mut stub = self.$service.clone();
             // A call's future is large, and would be in that of each of its callers.
-            self.within_deadline(Box::pin(stub.$name(self.timed(request)))).await
+            self.call(request, |channel, request| Box::pin(async move { $service(channel).$name(request).await })).await
         }
     )*};
 }
@@ -78,40 +62,44 @@ impl Backup {
     }
 }
 
+/// The stubs of the services, for large answers.
+macro_rules! stubs {
+    ($($name:ident of $stub:ident;)*) => {$(
+        fn $name(channel: Channel) -> $stub<Channel> {
+            $stub::new(channel).max_decoding_message_size(LARGEST_ANSWER)
+        }
+    )*};
+}
+
+stubs! {
+    registry of RegistryClient;
+    explain of ExplainClient;
+    brakes of BrakesClient;
+    backups of BackupsClient;
+    loads of LoadsClient;
+    cards of AgentCardsClient;
+    queries of QueriesClient;
+    proxies of ProxiesClient;
+    resources of ResourcesClient;
+}
+
+type Answer<T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send>>;
+
 impl Client {
-    /// A client of the server at `address`, such as `http://127.0.0.1:7071` (`http://` may be left out). It connects
-    /// with the first call, so a server that is away is an error of that call. To be called inside a Tokio runtime.
+    /// A client of the server at `address`, such as `http://127.0.0.1:7071` (`http://` may be left out); of several
+    /// replicas, with commas between them. It connects with the first call, so a server that is away is an error of that
+    /// call; of several, each is tried once before. To be called inside a Tokio runtime.
     ///
     /// # Errors
     /// `Error::Address` if the address is not an `http` URI.
     pub fn new(address: &str) -> Result<Self, Error> {
-        let bad = |reason: String| Error::Address { address: address.into(), reason };
-        let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-        if !uri.starts_with("http://") {
-            return Err(bad("it must begin with http://".into()));
-        }
-        let endpoint = Endpoint::from_shared(uri).map_err(|error| bad(error.to_string()))?;
-        if endpoint.uri().port_u16().is_none() {
-            return Err(bad("it has no port".into()));
-        }
-        let channel = endpoint
-            .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .keep_alive_while_idle(true)
-            .connect_lazy();
-        Ok(Self {
-            registry: RegistryClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
-            explain: ExplainClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
-            brakes: BrakesClient::new(channel.clone()),
-            loads: LoadsClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
-            cards: AgentCardsClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
-            backups: BackupsClient::new(channel.clone()),
-            queries: QueriesClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
-            proxies: ProxiesClient::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER),
-            resources: ResourcesClient::new(channel).max_decoding_message_size(LARGEST_ANSWER),
-            deadline: DEADLINE,
-        })
+        Ok(Self { servers: Servers::new(address)?, deadline: DEADLINE })
+    }
+
+    /// Goes on with the next replica, if there are several.
+    pub(crate) fn go_elsewhere(&self) {
+        let (_, turn) = self.servers.present();
+        self.servers.leave(turn);
     }
 
     /// Sets how long each call may take; 5 s when not set. A watch has no end: for it the deadline is that of its
@@ -183,7 +171,7 @@ impl Client {
     /// As every call.
     pub async fn drain(&self, request: proto::DrainRequest) -> Result<proto::DrainResponse, Error> {
         let patient = self.patient(request.wait.unwrap_or_default());
-        patient.within_deadline(Box::pin(patient.registry.clone().drain(patient.timed(request)))).await
+        patient.call(request, |channel, request| Box::pin(async { registry(channel).drain(request).await })).await
     }
 
     /// Puts an operator's word over an instance's health, or takes it back.
@@ -191,7 +179,7 @@ impl Client {
     /// # Errors
     /// As every call.
     pub async fn set_override(&self, request: proto::SetOverrideRequest) -> Result<proto::SetOverrideResponse, Error> {
-        self.within_deadline(Box::pin(self.registry.clone().set_override(self.timed(request)))).await
+        self.call(request, |channel, request| Box::pin(async { registry(channel).set_override(request).await })).await
     }
 
     /// Who has everything up to a revision, when all have it or the request's time is over, which may be so long beyond
@@ -204,7 +192,10 @@ impl Client {
         request: proto::WaitForConvergenceRequest,
     ) -> Result<proto::Convergence, Error> {
         let patient = self.patient(request.timeout.unwrap_or(DEFAULT_WAIT));
-        patient.within_deadline(Box::pin(patient.proxies.clone().wait_for_convergence(patient.timed(request)))).await
+        let wait = |channel, request| -> Answer<_> {
+            Box::pin(async { proxies(channel).wait_for_convergence(request).await })
+        };
+        patient.call(request, wait).await
     }
 
     /// A client for a call that waits so long at the server.
@@ -219,9 +210,11 @@ impl Client {
     /// # Errors
     /// As every call.
     pub async fn backup(&self, request: proto::BackupRequest) -> Result<Backup, Error> {
-        let mut stub = self.backups.clone();
-        let chunks = self.within_deadline(Box::pin(stub.backup(request))).await?;
-        Ok(Backup { chunks, deadline: self.deadline })
+        // It may take longer than the deadline, which the server is not told.
+        let call = |channel, request: Request<_>| -> Answer<_> {
+            Box::pin(async move { backups(channel).backup(request.into_inner()).await })
+        };
+        Ok(Backup { chunks: self.call(request, call).await?, deadline: self.deadline })
     }
 
     /// What there is, then every change, for ever: the watch goes on by itself when the stream breaks.
@@ -231,8 +224,9 @@ impl Client {
 
     /// One stream of a watch.
     pub(crate) async fn open_watch(&self, request: proto::WatchRequest) -> Result<Streaming<proto::WatchEvent>, Error> {
-        let mut stub = self.registry.clone();
-        self.within_deadline(Box::pin(stub.watch(request))).await
+        let (channel, turn) = self.servers.present();
+        let opened = self.within_deadline(Box::pin(async { registry(channel).watch(request).await })).await;
+        self.look_at(turn, opened)
     }
 
     /// A stream of heartbeats: what comes out of `requests` is sent, and each is answered in order.
@@ -240,13 +234,38 @@ impl Client {
         &self,
         requests: ReceiverStream<proto::HeartbeatRequest>,
     ) -> Result<Streaming<proto::HeartbeatResponse>, Error> {
-        let mut stub = self.registry.clone();
-        self.within_deadline(Box::pin(stub.stream_heartbeats(requests))).await
+        let (channel, turn) = self.servers.present();
+        let opened =
+            self.within_deadline(Box::pin(async { registry(channel).stream_heartbeats(requests).await })).await;
+        self.look_at(turn, opened)
     }
 
     /// How long each call may take.
     pub(crate) fn deadline(&self) -> Duration {
         self.deadline
+    }
+
+    /// Calls the present server; each of the others when that is away. Every call may be repeated.
+    async fn call<Q: Clone, A>(&self, message: Q, call: impl Fn(Channel, Request<Q>) -> Answer<A>) -> Result<A, Error> {
+        let mut left = self.servers.count();
+        loop {
+            let (channel, turn) = self.servers.present();
+            let outcome = self.within_deadline(call(channel, self.timed(message.clone()))).await;
+            left -= 1;
+            match self.look_at(turn, outcome) {
+                Err(error) if error.is_temporary() && left > 0 => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Leaves a server that is away.
+    fn look_at<A>(&self, turn: Turn, outcome: Result<A, Error>) -> Result<A, Error> {
+        outcome.inspect_err(|error| {
+            if error.is_temporary() {
+                self.servers.leave(turn);
+            }
+        })
     }
 
     /// Tells the server the deadline too, so that it does not work for nobody.

@@ -54,6 +54,7 @@ mod error;
 pub mod json;
 mod keepalive;
 mod link;
+mod servers;
 mod task;
 #[cfg(all(test, feature = "server"))]
 mod tests;

@@ -12,7 +12,8 @@ use crate::{
     keepalive::{Action, DEFAULT_INTERVAL, Event, Keepalive, Step},
     link::Link,
     proto::{
-        DeregisterRequest, DrainRequest, HeartbeatRequest, Lease, LeaseHeartbeat, LeaseOutcome, Load, RegisterRequest,
+        DeregisterRequest, DrainRequest, HeartbeatRequest, Lease, LeaseHeartbeat, LeaseOutcome, LeaseStatus, Load,
+        RegisterRequest,
     },
 };
 
@@ -142,8 +143,14 @@ impl Task {
         let leases = vec![LeaseHeartbeat { lease: self.lease.clone(), load, digest, revision }];
         let request = HeartbeatRequest { leases };
         match self.send(request).await {
-            Ok((outcome, lease)) => {
+            Ok(LeaseStatus { outcome, lease, elsewhere }) => {
+                let (outcome, lease) =
+                    (outcome.try_into().unwrap_or(LeaseOutcome::Unspecified), lease.unwrap_or_default());
                 let interval = interval(&lease);
+                if elsewhere {
+                    self.link = None;
+                    self.client.go_elsewhere();
+                }
                 match outcome {
                     LeaseOutcome::Kept => {
                         self.tell(State::Registered { lease: self.lease.clone() });
@@ -164,7 +171,7 @@ impl Task {
     }
 
     /// Sends a heartbeat through the link, opened if there is none. After an error there is no link.
-    async fn send(&mut self, request: HeartbeatRequest) -> Result<(LeaseOutcome, Lease), Error> {
+    async fn send(&mut self, request: HeartbeatRequest) -> Result<LeaseStatus, Error> {
         let answer = match self.link.take() {
             Some(mut link) => {
                 let answer = link.heartbeat(request).await?;
@@ -177,8 +184,7 @@ impl Task {
                 answer
             }
         };
-        let status = answer.leases.into_iter().next().unwrap_or_default();
-        Ok((status.outcome(), status.lease.unwrap_or_default()))
+        Ok(answer.leases.into_iter().next().unwrap_or_default())
     }
 
     async fn drain(&mut self, drain_time: Option<Duration>) -> Result<Duration, Error> {

@@ -4,7 +4,7 @@ mod stub;
 
 use std::collections::HashMap;
 
-use stub::{Heard, PATIENCE, Serving};
+use stub::{Heard, PATIENCE, Serving, agent_of};
 use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -174,4 +174,44 @@ async fn a_watch_goes_on_after_the_last_event_when_its_stream_breaks() {
         }
     }
     assert_eq!(revisions, [1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn of_several_replicas_another_one_is_asked_when_one_is_away() {
+    let (mut first, mut second) = (Serving::start(), Serving::start());
+    let servers = format!("{}, {}", first.address, second.address);
+    let _agent = agent_of(&servers).await.expect("registered");
+    first.hears(heartbeat).await;
+    first.stop();
+    // It does not know the lease, which is another's in this test: so it hears a registration.
+    second.hears(heartbeat).await;
+    second.hears(registration).await;
+    second.hears(heartbeat).await;
+    // Single calls go to who is there, at the first attempt.
+    let client = crate::Client::new(&servers).expect("addresses");
+    let deregister = proto::DeregisterRequest { id: "reviews-1".into(), ..Default::default() };
+    client.deregister(deregister).await.expect("the second one answers");
+}
+
+#[tokio::test]
+async fn an_agent_goes_where_it_is_sent() {
+    let (mut first, mut second) = (Serving::start(), Serving::start());
+    let agent = agent_of(&format!("{},{}", first.address, second.address)).await.expect("registered");
+    first.hears(heartbeat).await;
+    first.stub.memory().elsewhere = true;
+    second.hears(heartbeat).await;
+    second.hears(registration).await;
+    // It stays there, and is not taken for one that is away.
+    second.hears(heartbeat).await;
+    assert!(matches!(&*agent.states().borrow(), State::Registered { .. }));
+}
+
+#[tokio::test]
+async fn each_address_has_to_be_one() {
+    for (addresses, bad) in [("a:1,b", "b"), ("a:1,", ""), ("https://a:1", "https://a:1"), ("", "")] {
+        match crate::Client::new(addresses) {
+            Err(Error::Address { address, .. }) => assert_eq!(address, bad, "{addresses}"),
+            other => panic!("{addresses}: {other:?}"),
+        }
+    }
 }

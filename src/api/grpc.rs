@@ -30,6 +30,7 @@ use super::{
     Api,
     elsewhere::{Elsewhere, Place},
     error::Problem,
+    stale,
     watch::{MessageStream, Messages},
 };
 use crate::peers;
@@ -51,6 +52,7 @@ const HEARTBEATS: [&str; 2] = ["/convoy.v1.Registry/Heartbeat", "/convoy.v1.Regi
 /// All services of the API's port. All but heartbeats are carried out by those threads.
 pub async fn routes(api: Api, stopping: watch::Receiver<bool>, threads: Handle) -> anyhow::Result<Routes> {
     let limit = api.registry.limits().request_bytes;
+    let registry = api.registry.clone();
     let shell = Shell { api, stopping };
     let watch = shell.clone();
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -85,7 +87,8 @@ pub async fn routes(api: Api, stopping: watch::Receiver<bool>, threads: Handle) 
     let watch = WatchCall { shell: watch, threads };
     let answer = move |request: axum::extract::Request| watch.clone().answer(request, limit);
     let router = routes.into_axum_router().route(WATCH, post(answer));
-    Ok(Routes::from(router.layer(map_response(refusal)).layer(elsewhere)))
+    let router = stale::marked(router.layer(map_response(refusal)), &registry);
+    Ok(Routes::from(router.layer(elsewhere)))
 }
 
 /// The transport refuses by itself what it cannot read, before any call is made of it: the answer is the table's.

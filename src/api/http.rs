@@ -24,7 +24,7 @@ use super::{
     Api,
     elsewhere::{Elsewhere, Place, Sorted},
     error::Problem,
-    query, resources,
+    query, resources, stale,
 };
 use crate::model::{Invalid, limits::quoted};
 
@@ -51,10 +51,10 @@ fn place_of(request: &Request) -> Place {
 }
 
 fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
-    let limit = api.registry.limits().request_bytes;
+    let (limit, registry) = (api.registry.limits().request_bytes, api.registry.clone());
     let service = "/v1/namespaces/{namespace}/services/{service}";
     let instance = format!("{service}/instances/{{id}}");
-    Router::new()
+    let router = Router::new()
         .route(&instance, put(put_instance).get(get_instance).delete(delete_instance))
         .route(&format!("{instance}/drain"), post(drain))
         .route(&format!("{instance}/explain"), get(explain_instance))
@@ -85,7 +85,8 @@ fn router(api: Api, stopping: watch::Receiver<bool>) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(DefaultBodyLimit::max(limit))
-        .with_state(Arc::new(Shell { api, stopping }))
+        .with_state(Arc::new(Shell { api, stopping }));
+    stale::marked(router, &registry)
 }
 
 pub(super) type Shared = State<Arc<Shell>>;

@@ -13,6 +13,7 @@ mod load;
 mod proxies;
 mod query;
 mod resources;
+mod stale;
 pub mod starting;
 mod watch;
 

@@ -12,6 +12,7 @@ use super::options::Options;
 
 const EXAMPLES: &str = "Examples:
   convoy bootstrap --node web-1 > envoy.yaml
+  convoy bootstrap --node web-1 --xds-address convoy-1:7080,convoy-2:7080,convoy-3:7080 > envoy.yaml
   convoy bootstrap --node web-1 --grpc > bootstrap.json";
 
 /// Print a bootstrap for a proxy, ready to run
@@ -27,9 +28,9 @@ pub(super) struct Bootstrap {
     /// The service that the proxy stands before; the node id when not set
     #[arg(long, value_name = "NAME")]
     cluster: Option<String>,
-    /// Where Convoy serves xDS
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7080")]
-    xds_address: HostPort,
+    /// Where Convoy serves xDS; of several replicas, with commas between them
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', default_value = "127.0.0.1:7080")]
+    xds_address: Vec<HostPort>,
     /// Where the proxy listens for its application's requests
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15001")]
     outbound_address: SocketAddr,
@@ -93,14 +94,16 @@ impl Bootstrap {
     }
 
     fn grpc(&self, namespace: &str) -> Value {
-        json!({
-            "xds_servers": [{
-                "server_uri": self.xds_address.to_string(),
+        // The first that can be reached is asked (gRFC A71).
+        let server = |address: &HostPort| {
+            json!({
+                "server_uri": address.to_string(),
                 "channel_creds": [{ "type": "insecure" }],
                 "server_features": ["xds_v3"],
-            }],
-            "node": self.node(namespace),
-        })
+            })
+        };
+        let servers: Vec<Value> = self.xds_address.iter().map(server).collect();
+        json!({ "xds_servers": servers, "node": self.node(namespace) })
     }
 
     fn envoy(&self, namespace: &str) -> String {
@@ -111,7 +114,7 @@ impl Bootstrap {
                 text += &format!("  {part}: {value}\n");
             }
         }
-        let (admin, discovery) = (self.admin_address, &self.xds_address);
+        let admin = self.admin_address;
         text += &format!(
             "admin:\n  address:\n    socket_address: {{address: {}, port_value: {}}}\n",
             json!(admin.ip().to_string()),
@@ -119,12 +122,13 @@ impl Bootstrap {
         );
         let resources = DYNAMIC_RESOURCES.replace("API_TYPE", if self.sotw { "GRPC" } else { "DELTA_GRPC" });
         text += &resources;
-        let cluster = STATIC_RESOURCES
-            .replace("CLUSTER_TYPE", if discovery.host.parse::<IpAddr>().is_ok() { STATIC } else { STRICT_DNS })
+        let are_literal = self.xds_address.iter().all(|address| address.host.parse::<IpAddr>().is_ok());
+        text += &STATIC_RESOURCES.replace("CLUSTER_TYPE", if are_literal { STATIC } else { STRICT_DNS });
+        for HostPort { host, port } in &self.xds_address {
             // Last, since the host is the only free text.
-            .replace("PORT", &discovery.port.to_string())
-            .replace("HOST", &json!(discovery.host).to_string());
-        text + &cluster
+            text += &ENDPOINT.replace("PORT", &port.to_string()).replace("HOST", &json!(host).to_string());
+        }
+        text
     }
 }
 
@@ -177,7 +181,9 @@ static_resources:
       cluster_name: convoy/xds
       endpoints:
       - lb_endpoints:
-        - endpoint:
+";
+
+const ENDPOINT: &str = r"        - endpoint:
             address:
               socket_address: {address: HOST, port_value: PORT}
 ";
@@ -294,6 +300,22 @@ mod tests {
             let address = &cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"];
             assert_eq!(address["socket_address"], json!({ "address": host, "port_value": port }), "{line}");
         }
+    }
+
+    #[test]
+    fn all_replicas_are_named() {
+        let line = "--node a --xds-address 10.0.0.1:7080,10.0.0.2:7081 --xds-address convoy-3:7080";
+        let cluster = &envoy(line)["static_resources"]["clusters"][0];
+        assert_eq!(cluster["type"], "STRICT_DNS", "one of them is a name");
+        let endpoints = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"].as_array().expect("a list");
+        let address = |endpoint: &Value| endpoint["endpoint"]["address"]["socket_address"].clone();
+        let expected = [("10.0.0.1", 7080), ("10.0.0.2", 7081), ("convoy-3", 7080)];
+        let expected = expected.map(|(host, port)| json!({ "address": host, "port_value": port }));
+        assert_eq!(endpoints.iter().map(address).collect::<Vec<_>>(), expected);
+        let grpc = bootstrap(&format!("{line} --grpc")).grpc("default");
+        let servers = grpc["xds_servers"].as_array().expect("a list");
+        let uris: Vec<&Value> = servers.iter().map(|server| &server["server_uri"]).collect();
+        assert_eq!(uris, ["10.0.0.1:7080", "10.0.0.2:7081", "convoy-3:7080"]);
     }
 
     #[test]

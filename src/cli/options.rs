@@ -12,7 +12,7 @@ const WAIT: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub(super) struct Options {
-    /// The address of Convoy's gRPC API
+    /// The address of Convoy's gRPC API; of several replicas, with commas between them
     #[arg(long, global = true, value_name = "ADDRESS", env = "CONVOY_ADDR", default_value = "http://127.0.0.1:7071")]
     pub(super) server: String,
     /// The namespace; `default` when not set

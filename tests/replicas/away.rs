@@ -9,7 +9,7 @@ use crate::{
     journal::Journal,
     link::Link,
     mesh::{Agents, Replica, has},
-    support::until,
+    support::{sample::instances, until},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,6 +34,13 @@ async fn agents_of_a_replica_that_is_cut_off_are_sent_to_another() {
     until("its leases are adopted", async || (begun.elapsed() > Duration::from_secs(30)).then_some(())).await;
     assert_eq!(journal.left(0), []);
     assert_eq!(cut_off.api().ids("web").await.len(), 10, "it serves what it knew");
+    let services = cut_off.api().http.get("/v1/services").await;
+    let stale: u64 = services.stale.expect("it says so").parse().expect("seconds");
+    assert!(stale >= 20, "{stale}");
+    assert_eq!(other.api().http.get("/v1/services").await.stale, None);
+    let asked = Instant::now();
+    let refused = cut_off.api().register(instances("web", 20..21)).await.expect_err("it cannot be written");
+    assert_eq!((&*refused.problem.code, asked.elapsed() < Duration::from_secs(1)), ("unavailable", true));
     link.mend();
     let lease = agents.join("web", 11, &other).await;
     has(&cut_off, "web", 11).await;

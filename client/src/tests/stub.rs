@@ -45,6 +45,8 @@ pub(super) struct Memory {
     pub(super) instances: BTreeMap<String, proto::Instance>,
     pub(super) registrations: u32,
     pub(super) refuse: Option<Status>,
+    /// It sends agents to other replicas.
+    pub(super) elsewhere: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -76,7 +78,7 @@ impl Stub {
             let outcome = if known { LeaseOutcome::Kept } else { LeaseOutcome::RegisterAgain };
             let lease = Some(Self::lease(heartbeat.lease.clone()));
             self.hear(Heard::Heartbeat(heartbeat));
-            proto::LeaseStatus { outcome: outcome.into(), lease, ..Default::default() }
+            proto::LeaseStatus { outcome: outcome.into(), lease, elsewhere: self.memory().elsewhere }
         };
         proto::HeartbeatResponse { leases: request.leases.into_iter().map(status).collect() }
     }
@@ -227,8 +229,7 @@ impl Serving {
 
     /// An agent with the id `reviews-1` and the incarnation 7.
     pub(super) async fn agent(&self) -> Result<Agent, Error> {
-        let agent = Agent::builder(format!("http://{}", self.address), "reviews").id("reviews-1").incarnation(7);
-        agent.port("http", 8080, Protocol::Http).label("language", "python").start().await
+        agent_of(&self.address.to_string()).await
     }
 
     /// Waits for something that the stub hears, and passes over the rest.
@@ -243,6 +244,12 @@ impl Serving {
         };
         tokio::time::timeout(PATIENCE, hears).await.expect("heard in time")
     }
+}
+
+/// The same, of these servers.
+pub(super) async fn agent_of(servers: &str) -> Result<Agent, Error> {
+    let agent = Agent::builder(servers, "reviews").id("reviews-1").incarnation(7);
+    agent.port("http", 8080, Protocol::Http).label("language", "python").start().await
 }
 
 impl Drop for Serving {

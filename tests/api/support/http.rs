@@ -25,6 +25,8 @@ pub struct Answer {
     pub status: u16,
     pub content_type: String,
     pub text: String,
+    /// Of the header `convoy-stale-seconds`.
+    pub stale: Option<String>,
 }
 
 impl Answer {
@@ -66,8 +68,10 @@ impl Http {
             let status = response.status().as_u16();
             let content_type = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
             let content_type = content_type.unwrap_or_default().to_owned();
+            let stale = response.headers().get("convoy-stale-seconds");
+            let stale = stale.and_then(|seconds| seconds.to_str().ok()).map(str::to_owned);
             let body = response.into_body().collect().await.expect("a whole answer").to_bytes();
-            Answer { status, content_type, text: String::from_utf8_lossy(&body).into_owned() }
+            Answer { status, content_type, text: String::from_utf8_lossy(&body).into_owned(), stale }
         })
         .await
     }
@@ -94,7 +98,7 @@ impl Http {
         let (head, text) = heard.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer but {heard:?}"));
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
         let kind = head.lines().find_map(|line| line.strip_prefix("content-type: ")).unwrap_or_default();
-        Answer { status, content_type: kind.to_owned(), text: text.to_owned() }
+        Answer { status, content_type: kind.to_owned(), text: text.to_owned(), stale: None }
     }
 
     /// The answer's head; its body is still to come.

@@ -91,7 +91,7 @@ impl EventStream {
         }
         let body = response.into_body().collect().await.expect("an answer").to_bytes();
         let text = String::from_utf8_lossy(&body).into_owned();
-        Err(refused_http(&Answer { status, content_type, text }).expect_err("a refusal"))
+        Err(refused_http(&Answer { status, content_type, text, stale: None }).expect_err("a refusal"))
     }
 
     async fn unbroken(&mut self) -> Option<WatchEvent> {
