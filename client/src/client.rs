@@ -42,6 +42,29 @@ macro_rules! calls {
     )*};
 }
 
+/// The stubs of the services, for large answers.
+macro_rules! stubs {
+    ($($name:ident of $stub:ident;)*) => {$(
+        fn $name(channel: Channel) -> $stub<Channel> {
+            $stub::new(channel).max_decoding_message_size(LARGEST_ANSWER)
+        }
+    )*};
+}
+
+stubs! {
+    registry of RegistryClient;
+    explain of ExplainClient;
+    brakes of BrakesClient;
+    loads of LoadsClient;
+    cards of AgentCardsClient;
+    queries of QueriesClient;
+    proxies of ProxiesClient;
+    resources of ResourcesClient;
+    backups of BackupsClient;
+}
+
+type Answer<T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send>>;
+
 /// A backup on its way.
 #[derive(Debug)]
 pub struct Backup {
@@ -61,29 +84,6 @@ impl Backup {
         }
     }
 }
-
-/// The stubs of the services, for large answers.
-macro_rules! stubs {
-    ($($name:ident of $stub:ident;)*) => {$(
-        fn $name(channel: Channel) -> $stub<Channel> {
-            $stub::new(channel).max_decoding_message_size(LARGEST_ANSWER)
-        }
-    )*};
-}
-
-stubs! {
-    registry of RegistryClient;
-    explain of ExplainClient;
-    brakes of BrakesClient;
-    backups of BackupsClient;
-    loads of LoadsClient;
-    cards of AgentCardsClient;
-    queries of QueriesClient;
-    proxies of ProxiesClient;
-    resources of ResourcesClient;
-}
-
-type Answer<T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send>>;
 
 impl Client {
     /// A client of the server at `address`, such as `http://127.0.0.1:7071` (`http://` may be left out); of several
@@ -210,11 +210,12 @@ impl Client {
     /// # Errors
     /// As every call.
     pub async fn backup(&self, request: proto::BackupRequest) -> Result<Backup, Error> {
-        // It may take longer than the deadline, which the server is not told.
-        let call = |channel, request: Request<_>| -> Answer<_> {
-            Box::pin(async move { backups(channel).backup(request.into_inner()).await })
+        let begin = |channel, request: Request<_>| -> Answer<_> {
+            Box::pin(async { backups(channel).backup(Request::new(request.into_inner())).await })
         };
-        Ok(Backup { chunks: self.call(request, call).await?, deadline: self.deadline })
+        // Its deadline is that of its beginning.
+        let chunks = self.call(request, begin).await?;
+        Ok(Backup { chunks, deadline: self.deadline })
     }
 
     /// What there is, then every change, for ever: the watch goes on by itself when the stream breaks.

@@ -156,6 +156,8 @@ impl Prober {
         let believed = self.registry.trust().believed();
         if std::mem::replace(&mut self.believed, believed) && !believed {
             self.say_again = !self.writing.is_empty();
+            // Those that wait come again with a failure that is believed.
+            self.evictions.clear();
             self.say_failing_again();
         }
         self.metrics.check_targets(self.schedule.len());
@@ -178,7 +180,12 @@ impl Prober {
             Ok((id, (found, took))) => (id, found, took),
             Err(error) => (error.id(), Found::bad("the probe itself has failed"), Duration::ZERO),
         };
-        let Some((ticket, target)) = self.tickets.remove(&id) else { return };
+        if let Some((ticket, target)) = self.tickets.remove(&id) {
+            self.found(ticket, &target, &found, took);
+        }
+    }
+
+    fn found(&mut self, ticket: Ticket, target: &Target, found: &Found, took: Duration) {
         if found.finding == Finding::Bad && took > target.check.timeout + TOO_LATE {
             self.metrics.probe(target.check.probe.as_str(), "discarded", took);
             return self.schedule.put_off(ticket, self.now_ms());
@@ -432,3 +439,6 @@ impl Prober {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,9 +78,7 @@ async fn turn(registry: &Registry, services: &mut HashMap<ServiceKey, Of>) {
             let of = services.entry(key.clone()).or_default();
             let batch = of.look(registry, state, now_ms);
             let moves = of.weights.hears(now_ms) || !batch.is_empty() || !policy.slow_start.is_zero();
-            let large = PATIENCE_FOR_ONE * u32::try_from(state.instances.len()).unwrap_or(u32::MAX);
-            let pause = if moves { TICK.max(policy.interval / 4) } else { policy.interval }.max(large);
-            of.next_ms = now_ms + pause.as_millis() as u64;
+            of.next_ms = now_ms + pause(moves, policy.interval, state.instances.len()).as_millis() as u64;
             if !batch.is_empty() {
                 store(registry, key, batch).await;
             }
@@ -90,6 +88,12 @@ async fn turn(registry: &Registry, services: &mut HashMap<ServiceKey, Of>) {
             begun = Instant::now();
         }
     }
+}
+
+/// When a service is looked at again: often enough for its interval while it moves, and the larger the more seldom.
+fn pause(moves: bool, interval: Duration, instances: usize) -> Duration {
+    let large = PATIENCE_FOR_ONE * u32::try_from(instances).unwrap_or(u32::MAX);
+    if moves { TICK.max(interval / 4) } else { interval }.max(large)
 }
 
 /// One batch of a service, in writes of a bounded size.

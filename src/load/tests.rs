@@ -318,3 +318,57 @@ fn queues_are_compared_where_nothing_else_is_said() {
     let shares = world.shares();
     assert!(shares[0] <= 22 && shares[1..] == [FULL; 2], "{shares:?}");
 }
+
+fn seen<'a>(id: &'a InstanceId, incarnation: u64, report: Option<(u64, &'a Load)>) -> Seen<'a> {
+    let (incarnation, share) = (Incarnation(incarnation), Share::FULL);
+    Seen { id, incarnation, share, in_traffic: true, since: Duration::ZERO, report }
+}
+
+fn uses(cpu: f64) -> Load {
+    Load { cpu: Some(cpu), ..Load::default() }
+}
+
+/// What was reported in time that is taken out again is of later than what comes after it.
+#[test]
+fn a_report_from_a_time_that_was_taken_out_mutes_none_that_comes_after_it() {
+    let (mut weights, policy, ids) = (Weights::default(), LoadPolicy::default(), [id(0), id(1)]);
+    let (idle, busy) = (uses(0.2), uses(1.0));
+    let mut step = |now_ms, at_ms, first: &Load| {
+        let both = [seen(&ids[0], 1, Some((at_ms, first))), seen(&ids[1], 1, Some((at_ms, &idle)))];
+        weights.step(now_ms, &policy, &both).len()
+    };
+    assert_eq!(step(10_000, 70_000, &idle), 0);
+    for at_ms in [15_000, 25_000] {
+        step(at_ms, at_ms, &busy);
+    }
+    assert_eq!(step(35_000, 35_000, &busy), 1, "it moves long before 70 s");
+}
+
+#[test]
+fn who_has_left_is_forgotten_and_another_incarnation_is_a_newcomer() {
+    let (mut weights, policy) =
+        (Weights::default(), LoadPolicy { slow_start: Duration::from_secs(60), ..LoadPolicy::default() });
+    let ids: Vec<InstanceId> = (0..3).map(id).collect();
+    let mut newcomers = |now_ms, who: &[(usize, u64)]| -> Vec<String> {
+        let all: Vec<Seen<'_>> = who.iter().map(|(at, incarnation)| seen(&ids[*at], *incarnation, None)).collect();
+        weights.step(now_ms, &policy, &all).iter().map(|(id, ..)| id.to_string()).collect()
+    };
+    assert_eq!(newcomers(0, &[(0, 1), (1, 1)]), ["a-0", "a-1"]);
+    assert!(newcomers(100_000, &[(0, 1), (1, 1)]).is_empty());
+    assert_eq!(newcomers(200_000, &[(1, 2), (2, 1)]), ["a-1", "a-2"], "one left, one came, one is another");
+    assert_eq!(newcomers(300_000, &[(0, 1), (1, 2), (2, 1)]), ["a-0"], "it came back");
+}
+
+#[test]
+fn a_service_that_moves_is_looked_at_as_often_as_its_interval_asks_and_its_size_allows() {
+    let seconds = Duration::from_secs;
+    for (moves, interval, instances, expected) in [
+        (true, seconds(1), 10, seconds(1)),
+        (true, seconds(20), 10, seconds(5)),
+        (true, seconds(1), 100_000, seconds(3)),
+        (false, seconds(20), 10, seconds(20)),
+        (false, seconds(20), 1_000_000, seconds(30)),
+    ] {
+        assert_eq!(super::pause(moves, interval, instances), expected, "{moves} {interval:?} {instances}");
+    }
+}

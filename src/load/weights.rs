@@ -91,6 +91,16 @@ struct Member {
 }
 
 impl Member {
+    fn see(&mut self, turn: u64, now_ms: u64, policy: &LoadPolicy, instance: &Seen<'_>) {
+        self.turn = turn;
+        if instance.in_traffic && self.started_ms.is_none() {
+            self.started_ms = Some(i128::from(now_ms) - instance.since.as_millis() as i128);
+        }
+        if let Some((at_ms, load)) = instance.report {
+            self.take(at_ms, load, policy.interval);
+        }
+    }
+
     fn take(&mut self, at_ms: u64, load: &Load, interval: Duration) {
         let passed = match self.reported_ms {
             Some(before) if before == at_ms => return,
@@ -163,18 +173,14 @@ impl Weights {
     fn take(&mut self, now_ms: u64, policy: &LoadPolicy, seen: &[Seen<'_>]) {
         self.turn += 1;
         for instance in seen {
-            if self.members.get(instance.id).is_none_or(|known| known.incarnation != instance.incarnation) {
-                let (incarnation, first_seen_ms) = (instance.incarnation, now_ms);
-                let new = Member { incarnation, first_seen_ms, ..Member::default() };
-                self.members.insert(instance.id.clone(), new);
-            }
-            let Some(member) = self.members.get_mut(instance.id) else { continue };
-            member.turn = self.turn;
-            if instance.in_traffic && member.started_ms.is_none() {
-                member.started_ms = Some(i128::from(now_ms) - instance.since.as_millis() as i128);
-            }
-            if let Some((at_ms, load)) = instance.report {
-                member.take(at_ms, load, policy.interval);
+            match self.members.get_mut(instance.id).filter(|known| known.incarnation == instance.incarnation) {
+                Some(known) => known.see(self.turn, now_ms, policy, instance),
+                None => {
+                    let incarnation = instance.incarnation;
+                    let mut new = Member { incarnation, first_seen_ms: now_ms, ..Member::default() };
+                    new.see(self.turn, now_ms, policy, instance);
+                    self.members.insert(instance.id.clone(), new);
+                }
             }
         }
         if self.members.len() > seen.len() {

@@ -71,11 +71,18 @@ impl BrakeConfig {
     }
 }
 
-/// How Convoy's probes fare. One that fails is believed only while at least half of the others do not.
-#[derive(Debug, Default)]
+/// How Convoy's probes fare. One that fails is believed only while at least half of the others do not; and none before it
+/// is known how they fare: what was disbelieved before a restart is not believed because of it.
+#[derive(Debug)]
 pub struct Trust {
     targets: AtomicUsize,
     passing: AtomicUsize,
+}
+
+impl Default for Trust {
+    fn default() -> Self {
+        Self { targets: usize::MAX.into(), passing: 0.into() }
+    }
 }
 
 impl Trust {
@@ -222,6 +229,8 @@ pub struct Brake {
     kept: HashMap<LeaseId, Kept, Prehashed>,
     by_end: BTreeSet<(u64, LeaseId)>,
     holding: HashMap<Group, Holding>,
+    /// Leases that an operator let go, until they are gone or heard: if the store cannot take that, they lapse once more.
+    released: HashSet<LeaseId, Prehashed>,
     /// Instances that are in traffic though a check fails, and until when.
     disbelieved: BTreeMap<InstanceKey, (Incarnation, u64)>,
 }
@@ -238,6 +247,7 @@ impl Brake {
             kept: HashMap::default(),
             by_end: BTreeSet::new(),
             holding: HashMap::new(),
+            released: HashSet::default(),
             disbelieved: BTreeMap::new(),
         }
     }
@@ -309,6 +319,7 @@ impl Brake {
     }
 
     fn let_go(&mut self, lease: LeaseId) -> bool {
+        self.released.remove(&lease);
         let Some(kept) = self.kept.remove(&lease) else { return false };
         self.by_end.remove(&(kept.until_ms, lease));
         if let Some(holding) = self.holding.get_mut(&kept.group) {
@@ -332,6 +343,9 @@ impl Brake {
     ) -> Decision {
         // Whoever lapses is overdue, however short its TTL.
         self.overdue(lease, state);
+        if self.released.contains(&lease) {
+            return Decision::Expire;
+        }
         let Some(group) = self.config.enabled.then(|| self.reason(lease, state, dead)).flatten() else {
             return Decision::Expire;
         };
@@ -428,6 +442,7 @@ impl Brake {
         let of = |(_, kept): &(&LeaseId, &Kept)| release.concerns(&kept.group);
         let going: Vec<LeaseId> = self.kept.iter().filter(of).map(|(lease, _)| *lease).collect();
         self.drop_kept(&going);
+        self.released.extend(&going);
         going
     }
 

@@ -109,7 +109,7 @@ impl Entry {
         Duration::from_millis(self.ttl_ms)
     }
 
-    fn from_ms(&self) -> u64 {
+    fn begins_ms(&self) -> u64 {
         match self.whose {
             Whose::Ours { from_ms, .. } => from_ms,
             Whose::Theirs(_) => 0,
@@ -130,7 +130,7 @@ impl Entry {
             return Look::Stale;
         }
         // A heartbeat that came just after a pause, before that was taken out of time, set it too far ahead.
-        let furthest = now_ms.max(self.from_ms()) + self.ttl_ms;
+        let furthest = now_ms.max(self.begins_ms()) + self.ttl_ms;
         let clamp = |deadline: u64| (deadline != LAPSED && deadline > furthest).then_some(furthest);
         let deadline = match self.deadline_ms.fetch_update(SeqCst, SeqCst, clamp) {
             Ok(_) => furthest,

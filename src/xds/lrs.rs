@@ -18,7 +18,7 @@ use envoy_types::pb::{
     envoy::{
         config::{
             core::v3::{Address, address, socket_address::PortSpecifier},
-            endpoint::v3::{ClusterStats, UpstreamEndpointStats, UpstreamLocalityStats},
+            endpoint::v3::ClusterStats,
         },
         service::load_stats::v3::{
             LoadStatsRequest, LoadStatsResponse,
@@ -63,6 +63,12 @@ pub struct Rates {
 }
 
 impl Rates {
+    /// Of counts over so many seconds.
+    fn over(seconds: f64, counts: [u64; 3], in_progress: u64) -> Self {
+        let [issued, succeeded, failed] = counts.map(|count| count as f64 / seconds);
+        Self { issued, succeeded, failed, in_progress }
+    }
+
     pub fn add(&mut self, other: Self) {
         self.issued += other.issued;
         self.succeeded += other.succeeded;
@@ -90,14 +96,17 @@ impl ClusterLoad {
         let seconds = interval.max(SHORTEST).as_secs_f64();
         let mut load = Self { dropped: stats.total_dropped_requests as f64 / seconds, ..Self::default() };
         for place in &stats.upstream_locality_stats {
-            let rates = of_place(place, seconds);
+            let counts = [place.total_issued_requests, place.total_successful_requests, place.total_error_requests];
+            let rates = Rates::over(seconds, counts, place.total_requests_in_progress);
             load.total.add(rates);
             let locality = place.locality.clone().unwrap_or_default();
             let locality = Locality { region: locality.region, zone: locality.zone, sub_zone: locality.sub_zone };
             load.add_place(&locality, rates);
             for endpoint in &place.upstream_endpoint_stats {
                 let Some(address) = endpoint.address.as_ref().and_then(socket_address) else { continue };
-                load.add_endpoint(address, of_endpoint(endpoint, seconds));
+                let counts =
+                    [endpoint.total_issued_requests, endpoint.total_successful_requests, endpoint.total_error_requests];
+                load.add_endpoint(address, Rates::over(seconds, counts, endpoint.total_requests_in_progress));
             }
         }
         load
@@ -147,24 +156,6 @@ fn duration(from: &WireDuration) -> Option<Duration> {
         from.seconds.try_into().ok()?,
         from.nanos.try_into().ok().filter(|nanos| *nanos < 1_000_000_000)?,
     ))
-}
-
-fn of_place(stats: &UpstreamLocalityStats, seconds: f64) -> Rates {
-    Rates {
-        issued: stats.total_issued_requests as f64 / seconds,
-        succeeded: stats.total_successful_requests as f64 / seconds,
-        failed: stats.total_error_requests as f64 / seconds,
-        in_progress: stats.total_requests_in_progress,
-    }
-}
-
-fn of_endpoint(stats: &UpstreamEndpointStats, seconds: f64) -> Rates {
-    Rates {
-        issued: stats.total_issued_requests as f64 / seconds,
-        succeeded: stats.total_successful_requests as f64 / seconds,
-        failed: stats.total_error_requests as f64 / seconds,
-        in_progress: stats.total_requests_in_progress,
-    }
 }
 
 fn socket_address(address: &Address) -> Option<SocketAddr> {
@@ -325,7 +316,10 @@ impl Stream {
 
 #[cfg(test)]
 mod tests {
-    use envoy_types::pb::envoy::config::core::v3::{Locality as WireLocality, Node, SocketAddress};
+    use envoy_types::pb::envoy::config::{
+        core::v3::{Locality as WireLocality, Node, SocketAddress},
+        endpoint::v3::{UpstreamEndpointStats, UpstreamLocalityStats},
+    };
 
     use super::*;
 

@@ -39,7 +39,8 @@ async fn a_service_is_put_got_changed_and_deleted() {
         changed["service"]["ports"].as_array().expect("ports").iter().map(|p| p["name"].clone()).collect();
     assert_eq!((names, &changed["revision"]), (vec![json!("admin"), json!("extra"), json!("http")], &json!(2)));
     assert_eq!(http.delete(WEB).await.ok(), json!({"revision": 3}));
-    assert_eq!(http.get(WEB).await.status, 404);
+    let gone = http.get(WEB).await;
+    assert_eq!((gone.status, gone.stale), (404, None), "nothing is stale where there is one writer");
 }
 
 #[tokio::test]

@@ -217,6 +217,19 @@ fn an_operator_ends_it() {
 }
 
 #[test]
+fn who_was_let_go_by_an_operator_is_not_kept_again() {
+    let mut road = Road::new(&[("web", 2), ("other", 100)]);
+    let leases = road.leases[..2].to_vec();
+    assert_eq!(road.crash(&leases), 2);
+    assert_eq!(road.brake.release(&Release::All).len(), 2);
+    // The store could not take the expiry: the lease lapses once more.
+    assert_eq!(road.lapse(leases[0]), Decision::Expire);
+    // The other was heard meanwhile: what it does later is another matter.
+    road.returned(leases[1]);
+    assert_eq!(road.lapse(leases[1]), Decision::Keep(BrakeScope::Service));
+}
+
+#[test]
 fn who_does_not_serve_is_not_kept() {
     let mut road = Road::new(&[("other", 100)]);
     let not_ready = road.join("web/1", InstanceSpec { ready: false, ..spec(1) });

@@ -518,3 +518,40 @@ async fn all_who_were_kept_before_a_restart_are_kept_after_it() {
     let (registry, _running) = open_in(directory.path()).await;
     assert_eq!(kept(&registry).await, usize::from(AGENTS), "each is judged with all the others");
 }
+
+/// Until the prober has looked at what is stored, the registry knows nothing of how its probes fare.
+#[tokio::test(start_paused = true)]
+async fn what_is_disbelieved_stays_so_until_it_is_known_how_probes_fare() {
+    use crate::{
+        model::{CheckKind, CheckState, CheckStatus},
+        registry::command::CheckReport,
+    };
+    for known in [true, false] {
+        let registry = start();
+        let ttl = Some(Duration::from_secs(600));
+        let web = vec![(key("web/1"), spec(1).into())];
+        registry.register(None, ttl, Some(Incarnation(1)), web).await.expect("registered");
+        let state = CheckState {
+            name: "http".into(),
+            kind: CheckKind::Readiness,
+            status: CheckStatus::Failing,
+            since: UnixMillis(5),
+            output: "503".into(),
+        };
+        let report = CheckReport { key: key("web/1"), incarnation: Incarnation(1), state, braked: false, gone: false };
+        if known {
+            registry.trust().set(4, 1);
+        }
+        registry.report_checks(vec![report]).await.expect("written");
+        let verdict = || registry.snapshot().instance(&key("web/1")).expect("there").value.verdict();
+        assert_eq!(verdict(), Verdict::Suspect);
+        if known {
+            registry.trust().set(4, 3);
+        }
+        sleep(Duration::from_secs(30)).await;
+        assert_eq!(verdict(), if known { Verdict::Unhealthy } else { Verdict::Suspect });
+        // It ends all the same.
+        sleep(Duration::from_secs(32)).await;
+        assert_eq!(verdict(), Verdict::Unhealthy);
+    }
+}

@@ -78,7 +78,9 @@ impl Presence {
         match timeout(FAREWELL, self.client.revoke(lease)).await {
             Ok(Ok(())) => tracing::info!("this replica is gone from etcd"),
             _ => {
-                tracing::warn!("etcd cannot be told that this replica ends: it is taken for gone when its time is over")
+                tracing::warn!(
+                    "etcd cannot be told that this replica ends: it is taken for gone when its time is over"
+                );
             }
         }
     }
