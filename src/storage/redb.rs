@@ -12,6 +12,8 @@
 #[cfg(test)]
 mod faults;
 mod file;
+#[cfg(test)]
+mod power;
 pub mod restore;
 
 use std::{

@@ -51,7 +51,7 @@ async fn every_path_answers_to_its_methods() {
     assert_eq!(http.get("/v1/proxies").await.ok(), json!({"proxies": [], "unknown_replicas": []}));
 
     let beat = http.call(Method::POST, &format!("/v1/leases/{lease}/heartbeat"), "").await.ok();
-    let kept = json!({"outcome": "kept", "lease": {"id": lease, "ttl": "30s"}});
+    let kept = json!({"outcome": "kept", "lease": {"id": lease, "ttl": "30s"}, "elsewhere": false});
     assert_eq!(unpaced(beat), kept);
     let beats = http.post("/v1/heartbeats", &json!({"leases": [{"lease": lease}]})).await.ok();
     assert_eq!(unpaced(beats), json!({"leases": [kept]}));
