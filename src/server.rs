@@ -147,6 +147,8 @@ pub struct Server {
     core: JoinSet<anyhow::Result<()>>,
     servers: JoinSet<anyhow::Result<()>>,
     registry: Registry,
+    /// Ends the registry, and tells when it has.
+    end: (oneshot::Sender<()>, oneshot::Receiver<()>),
     storage: Arc<dyn Storage>,
     fanout: Threads,
     /// Where the checks run, and nothing else.
@@ -236,10 +238,22 @@ impl Server {
         let settings = Settings { limits: config.limits.clone(), brake: config.brake.clone() };
         let threads = [intake.handle(), writing.handle()];
         let (registry, running) = Registry::start_beside(threads, storage.clone(), opened, settings, metrics.clone());
-        let registry_task = AbortOnDrop(running);
+        let mut registry_task = AbortOnDrop(running);
+        let ((end, asked), (ended, has_ended)) = (oneshot::channel(), oneshot::channel::<()>());
         core.spawn(async move {
-            registry_task.await.context("the registry has failed")?;
-            anyhow::bail!("the registry has ended: its store is lost, or another one than when it was opened")
+            let _ended = ended;
+            tokio::select! {
+                outcome = &mut registry_task => {
+                    outcome.context("the registry has failed")?;
+                    anyhow::bail!("the registry has ended: its store is lost, or another one than when it was opened")
+                }
+                Ok(()) = asked => {
+                    registry_task.0.abort();
+                    // It was aborted.
+                    let _ = registry_task.await;
+                    Ok(())
+                }
+            }
         });
 
         let probing = Threads::one("checks")?;
@@ -281,6 +295,7 @@ impl Server {
             core,
             servers,
             registry,
+            end: (end, has_ended),
             storage,
             fanout,
             _checks: probing,
@@ -367,6 +382,12 @@ impl Server {
             tracing::warn!("some calls did not finish in time");
         }
         self.servers.shutdown().await;
+        let (end, ended) = self.end;
+        // Until then it may write, and it holds the store. It may have ended by itself.
+        let _ = end.send(());
+        if tokio::time::timeout(STOP_TIMEOUT, ended).await.is_err() {
+            tracing::warn!("the registry did not end in time");
+        }
         self.core.shutdown().await;
         self.storage.close().await;
     }
