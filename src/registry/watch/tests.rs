@@ -17,7 +17,7 @@ use crate::{
         Revision, UnixMillis, parse,
         selector::instance::{InstanceSelector, Knows},
     },
-    registry::state::{Event, EventKind},
+    registry::state::{Event, EventKind, Snapshot},
     storage::memory::MemoryStore,
     telemetry::Metrics,
 };
