@@ -54,8 +54,8 @@ impl Service for Shell {
                 let mut known = self.peers.overdue.lock().expect("nothing panics while it holds this lock");
                 known.insert(ReplicaId(from), now.clone()).unwrap_or_default()
             };
-            let came = now.difference(&before).map(|lease| Notice::Overdue(*lease));
-            let went = before.difference(&now).map(|lease| Notice::Returned(*lease));
+            let came = now.difference(&before).map(|lease| Notice::OverdueElsewhere(*lease));
+            let went = before.difference(&now).map(|lease| Notice::ReturnedElsewhere(*lease));
             registry.note(came.chain(went).collect()).await;
         }
         Ok(Response::new(TellResponse { only_there: encode(only_there.into_iter()) }))

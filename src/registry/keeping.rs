@@ -20,12 +20,21 @@ impl Task {
                 Notice::Overdue(lease) => self.brake.overdue(lease, &self.state),
                 Notice::Returned(lease) => self.restore(lease),
                 Notice::Lapsed(lease) => self.lapse(lease),
+                // What was said of one that is this replica's by now is over.
+                Notice::OverdueElsewhere(lease) | Notice::ReturnedElsewhere(lease)
+                    if self.state.own_lease(lease).is_some() => {}
+                Notice::OverdueElsewhere(lease) => self.brake.overdue(lease, &self.state),
+                Notice::ReturnedElsewhere(lease) => drop(self.brake.returned(lease, &self.state)),
             }
         }
         self.show_brake();
     }
 
     fn lapse(&mut self, lease: LeaseId) {
+        // Another replica has it since the notice was on its way.
+        if self.state.own_lease(lease).is_none() {
+            return;
+        }
         let (observed_ms, heard_ms) = (self.clock.handled_ms(), self.leases.last_heard_ms());
         let interval = self.state.lease_ttl(lease).map(pace::longest_interval).unwrap_or_default();
         let silent = u128::from(observed_ms.saturating_sub(heard_ms)) > interval.as_millis() * 3 / 2;
@@ -48,6 +57,9 @@ impl Task {
     /// One that was overdue or had lapsed is heard.
     fn restore(&mut self, lease: LeaseId) {
         let kept = self.brake.returned(lease, &self.state);
+        if self.state.own_lease(lease).is_none() {
+            return;
+        }
         if kept || self.state.members(lease).any(|instance| instance.value.lapsed.is_some()) {
             self.enqueue_own(Command::Restore(lease));
         }

@@ -395,6 +395,9 @@ impl Registry {
 
     /// Makes leases this replica's own, soon; those that cannot be are asked for again when they are next heard.
     pub fn adopt(&self, leases: Vec<LeaseId>) {
+        if *self.inner.health.borrow() != Health::Live {
+            return;
+        }
         for some in leases.chunks(self.inner.limits.instances_per_call) {
             let queued = Queued { command: Command::Adopt(some.to_vec()), reply: None };
             // When so much waits already, they are heard again.

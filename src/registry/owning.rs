@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{command::Command, lease::Whose, pace, state::LeaseSet, task::Task};
-use crate::model::LeaseId;
+use crate::{model::LeaseId, storage::Health};
 
 /// How long a replica may be gone before its leases are adopted: it may only have lost its key, and come back.
 const ORPHANED_FOR: Duration = Duration::from_secs(2);
@@ -57,7 +57,8 @@ impl Task {
     }
 
     pub(super) fn adopt_orphans(&mut self) {
-        if self.orphans_at.is_none_or(|at| at > Instant::now()) {
+        let away = *self.storage.health().borrow() != Health::Live;
+        if away || self.orphans_at.is_none_or(|at| at > Instant::now()) {
             return;
         }
         let orphans = self.state.orphans();

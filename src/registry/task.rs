@@ -80,7 +80,7 @@ pub(super) struct Task {
     pub(super) clock: Clock,
     pub(super) limits: Limits,
     pub(super) metrics: Arc<Metrics>,
-    storage: Arc<dyn Storage>,
+    pub(super) storage: Arc<dyn Storage>,
     pub(super) state: State,
     snapshot: Arc<ArcSwap<Snapshot>>,
     pub(super) leases: Arc<LeaseTable>,
@@ -356,13 +356,16 @@ impl Task {
         if let Some((lease, _)) = lease {
             self.leases.revive(lease, self.clock.now_ms());
         }
-        // More instances than one write may change.
+        // More instances than one write may change; nothing was written of another replica's lease.
+        let owns = |lease| self.state.own_lease(lease).is_some();
         match pending.command {
-            Command::Expire(lease) if self.state.lease(lease).is_some() => self.enqueue_own(Command::Expire(lease)),
-            Command::Lapse { lease, scope } if self.state.members(lease).any(|of| of.value.lapsed.is_none()) => {
+            Command::Expire(lease) if owns(lease) => self.enqueue_own(Command::Expire(lease)),
+            Command::Lapse { lease, scope }
+                if owns(lease) && self.state.members(lease).any(|of| of.value.lapsed.is_none()) =>
+            {
                 self.enqueue_own(Command::Lapse { lease, scope });
             }
-            Command::Restore(lease) if self.state.members(lease).any(|of| of.value.lapsed.is_some()) => {
+            Command::Restore(lease) if owns(lease) && self.state.members(lease).any(|of| of.value.lapsed.is_some()) => {
                 self.enqueue_own(Command::Restore(lease));
             }
             _ => {}

@@ -46,6 +46,9 @@ pub enum Notice {
     /// Its deadline has passed, and it cannot be renewed until the registry has decided: by removing it, by
     /// `LeaseTable::keep_lapsed` or by `LeaseTable::postpone`.
     Lapsed(LeaseId),
+    /// As `Overdue` and `Returned`, of another replica's lease, as that one says. Only for the brake's counts.
+    OverdueElsewhere(LeaseId),
+    ReturnedElsewhere(LeaseId),
 }
 
 impl Notice {
@@ -55,6 +58,8 @@ impl Notice {
             Self::Overdue(_) => "overdue",
             Self::Returned(_) => "returned",
             Self::Lapsed(_) => "lapsed",
+            Self::OverdueElsewhere(_) => "overdue_elsewhere",
+            Self::ReturnedElsewhere(_) => "returned_elsewhere",
         }
     }
 }
@@ -260,7 +265,10 @@ mod tests {
         }
 
         fn tell(&mut self, notice: Notice) {
-            let (Notice::Overdue(LeaseId(id)) | Notice::Returned(LeaseId(id)) | Notice::Lapsed(LeaseId(id))) = notice;
+            let (Notice::Overdue(LeaseId(id)) | Notice::Returned(LeaseId(id)) | Notice::Lapsed(LeaseId(id))) = notice
+            else {
+                panic!("of another replica's lease no timer tells: {notice:?}");
+            };
             let now = self.now;
             let Some(model) = self.leases.get_mut(&id) else { return assert!(matches!(notice, Notice::Returned(_))) };
             match notice {
@@ -277,6 +285,7 @@ mod tests {
                     assert!(model.deadline.is_some_and(|deadline| deadline <= now), "a lease that holds lapses");
                     (model.told, model.undecided) = (Told::Lapsed, true);
                 }
+                Notice::OverdueElsewhere(_) | Notice::ReturnedElsewhere(_) => {}
             }
         }
 

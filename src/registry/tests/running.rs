@@ -5,14 +5,16 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate::{
+    model::{Replica, ReplicaId},
     registry::{
         Heard, Held, Registry, Settings,
         brake::{BrakeConfig, Release},
         lease::Known,
         state::Dirty,
+        timers::Notice,
         watch::{Filter, Seen, Step, merge::Told},
     },
-    storage::{CommitError, Opened, Storage, Transaction, memory::MemoryStore},
+    storage::{Change, CommitError, Key, Opened, Record, Storage, Transaction, memory::MemoryStore},
     telemetry::Metrics,
 };
 
@@ -554,4 +556,34 @@ async fn what_is_disbelieved_stays_so_until_it_is_known_how_probes_fare() {
         sleep(Duration::from_secs(32)).await;
         assert_eq!(verdict(), Verdict::Unhealthy);
     }
+}
+
+/// What is still on its way about it is about nothing, and must not go round for ever.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_has_become_another_replicas_is_left_to_that() {
+    let (store, mut opened) = MemoryStore::open("store".into());
+    opened.replica = ReplicaId(1);
+    let (store, metrics) = (Arc::new(store), Arc::new(Metrics::default()));
+    let (registry, _) = Registry::start(store.clone(), opened, Limits::default().into(), metrics);
+    let leases = [register(&registry, "web/1", 1, 30).await, register(&registry, "web/2", 2, 30).await];
+    sleep(Duration::from_millis(30_500)).await;
+    assert_eq!(verdict(&registry, "web/1"), Some(Verdict::Suspect));
+    let lease = crate::model::Lease { ttl: Duration::from_secs(30), incarnation: Incarnation(1), owner: ReplicaId(2) };
+    let change = |id: LeaseId| Change { key: Key::Lease(id), record: Some(Record::Lease(lease)) };
+    let here = |id: u64| {
+        let replica = Replica { name: "a".into(), address: ([10, 0, 0, 1], 1).into(), since: UnixMillis(1) };
+        Change { key: Key::Replica(ReplicaId(id)), record: Some(Record::Replica(replica.into())) }
+    };
+    let changes = [here(1), here(2)].into_iter().chain(leases.map(change)).collect();
+    let taken = Transaction { changes, ..Transaction::default() };
+    assert!(store.commit(vec![taken]).await[0].is_ok());
+    sleep(Duration::from_millis(100)).await;
+    let revision = registry.snapshot().revision;
+    let late = leases.map(|lease| [Notice::Lapsed(lease), Notice::Returned(lease), Notice::ReturnedElsewhere(lease)]);
+    registry.note(late.concat()).await;
+    sleep(Duration::from_secs(120)).await;
+    assert_eq!(registry.snapshot().revision, revision, "nothing was written");
+    assert_eq!(verdict(&registry, "web/1"), Some(Verdict::Suspect), "as its owner left it");
+    assert!(heartbeat(&registry, leases[0]).is_some(), "it is passed on");
+    assert_eq!(registry.take_heard().iter().map(|heard| heard.owner).collect::<Vec<_>>(), [ReplicaId(2)]);
 }
