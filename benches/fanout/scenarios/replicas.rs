@@ -55,20 +55,26 @@ async fn changes(cluster: &Cluster, options: &Options, report: &mut Report) -> a
     registry::fill(&near.client, 1, ENDPOINTS).await?;
     let fleet = Fleet::open(far.xds, vec![follower(0..1, Keep::Resources)], 1).await?;
     let mut bare = Bare::open(&members).await?;
+    // Until it is read there, and until the call is answered here.
     let (mut puts, mut replicas) = (Vec::new(), Vec::new());
+    let (mut put_answers, mut answers) = (Vec::new(), Vec::new());
     let mut number = 0;
     for round in 0..=options.rounds(5) {
-        let (mut put, mut changed) = (Vec::new(), Vec::new());
+        let (mut put, mut changed, mut put_answered, mut answered) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for _ in 0..options.size(200, 20) {
             number += 1;
-            put.push(bare.put().await?);
+            let (told, answer) = bare.put().await?;
+            put.push(told);
+            put_answered.push(answer);
             // Neither waits for what the one before left to be done.
             near.quiet().await?;
             far.quiet().await?;
             let change = Change { service: 0, number };
             let request = change.request();
-            fleet.sending(change, Instant::now(), 1);
+            let begun = Instant::now();
+            fleet.sending(change, begun, 1);
             near.client.register(request).await?;
+            answered.push(begun.elapsed());
             fleet.complete().await?;
             changed.extend(fleet.take_arrivals());
             near.quiet().await?;
@@ -78,14 +84,19 @@ async fn changes(cluster: &Cluster, options: &Options, report: &mut Report) -> a
         if round > 0 {
             puts.push(put);
             replicas.push(changed);
+            put_answers.push(put_answered);
+            answers.push(answered);
         }
     }
-    for (what, share) in [("p50", 0.5), ("p99", 0.99)] {
-        let [floor, convoy] =
-            [&puts, &replicas].map(|rounds| rounds.iter().map(|round| percentile(round, share)).collect());
-        let what = format!("change at one replica, stream at another, {MEMBERS} members: {what}");
-        report.add(Row { scenario: 'j', what, unit: Unit::Milliseconds, floor, convoy, target: LATER });
-    }
+    let mut row = |what: &str, target, share, of: [&[Vec<Duration>]; 2]| {
+        let [floor, convoy] = of.map(|rounds| rounds.iter().map(|round| percentile(round, share)).collect());
+        let what = format!("change at one replica, {MEMBERS} members: {what}");
+        report.add(Row { scenario: 'j', what, unit: Unit::Milliseconds, floor, convoy, target });
+    };
+    row("in a stream of another, p50", LATER, 0.5, [&puts, &replicas]);
+    row("in a stream of another, p99", LATER, 0.99, [&puts, &replicas]);
+    row("the call's answer, p50", Target::None, 0.5, [&put_answers, &answers]);
+    row("the call's answer, p99", Target::None, 0.99, [&put_answers, &answers]);
     Ok(())
 }
 
@@ -198,8 +209,8 @@ impl Bare {
         Ok(Self { puts: channel(&members[0]).await?, watch, _requests: requests })
     }
 
-    /// Puts, and waits until the watch has told; how long that took.
-    async fn put(&mut self) -> anyhow::Result<Duration> {
+    /// Puts, and waits until the watch has told; how long that took, and the answer.
+    async fn put(&mut self) -> anyhow::Result<(Duration, Duration)> {
         let mut client = Grpc::new(self.puts.clone());
         client.ready().await?;
         let put = Put { key: KEY.into(), value: vec![7; VALUE_BYTES] };
@@ -210,9 +221,11 @@ impl Bare {
             Ok(Instant::now())
         };
         let begun = Instant::now();
-        let put =
-            async { Ok::<_, anyhow::Error>(client.unary(tonic::Request::new(put), path, codec).await.map(drop)?) };
-        let ((), told) = tokio::try_join!(put, told)?;
-        Ok(told - begun)
+        let put = async {
+            client.unary(tonic::Request::new(put), path, codec).await.map(drop)?;
+            anyhow::Ok(Instant::now())
+        };
+        let (answered, told) = tokio::try_join!(put, told)?;
+        Ok((told - begun, answered - begun))
     }
 }
