@@ -315,7 +315,7 @@ impl Server {
     ) -> anyhow::Result<Self> {
         let (stopped, survey) = (xds.stopping.clone(), api.survey.clone());
         let lrs = lrs::service(api.loads.clone(), stopped.clone());
-        // All calls but heartbeats are carried out here, and not by the intake.
+        // All calls but heartbeats and small registrations are carried out here, and not by the intake.
         let threads = Handle::current();
         app.go_on_with(api::http::service(api.clone(), stopped.clone(), threads.clone()));
         let routes = api::grpc::routes(api, stopped.clone(), threads).await?;

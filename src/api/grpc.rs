@@ -16,7 +16,7 @@ use convoy_client::proto::{
     registry_server::{Registry, RegistryServer},
     resources_server::ResourcesServer,
 };
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, stream::Empty};
 use tokio::{runtime::Handle, sync::watch};
 use tonic::{
     Code, Request, Response, Status, Streaming,
@@ -49,7 +49,7 @@ pub struct Shell {
 const REGISTER: &str = "/convoy.v1.Registry/Register";
 const HEARTBEATS: [&str; 2] = ["/convoy.v1.Registry/Heartbeat", "/convoy.v1.Registry/StreamHeartbeats"];
 
-/// All services of the API's port. All but heartbeats are carried out by those threads.
+/// All services of the API's port. All but heartbeats and small registrations are carried out by those threads.
 pub async fn routes(api: Api, stopping: watch::Receiver<bool>, threads: Handle) -> anyhow::Result<Routes> {
     let limit = api.registry.limits().request_bytes;
     let registry = api.registry.clone();
@@ -248,11 +248,10 @@ impl Registry for Shell {
         Ok(Response::new(self.api.delete_service(request.into_inner()).await?))
     }
 
-    type WatchStream = Events<proto::WatchEvent>;
+    type WatchStream = Empty<Result<proto::WatchEvent, Status>>;
 
-    async fn watch(&self, request: Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let events = self.api.watch(request.get_ref())?.events();
-        Ok(Response::new(self.until_stopped(events.map(Ok))))
+    async fn watch(&self, _: Request<proto::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::internal("a watch has a route of its own, which is found first"))
     }
 }
 

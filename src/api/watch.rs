@@ -128,14 +128,6 @@ fn write(form: Form, event: &proto::WatchEvent) -> Bytes {
 }
 
 impl Watching {
-    /// The events themselves.
-    pub(super) fn events(self) -> impl Stream<Item = proto::WatchEvent> + Send {
-        unfold(self, |mut watching| async move {
-            let (step, token) = watching.watch.next().await?;
-            Some((watching.api.watch_event(&step, token), watching))
-        })
-    }
-
     /// The messages of a gRPC stream. They are handed over where the connection is written, without a task between: an
     /// event for ten thousand is dear enough. What takes longer than that is done by those threads.
     pub(super) fn messages(self, threads: Handle) -> impl Stream<Item = Bytes> + Send {

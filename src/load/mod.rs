@@ -93,7 +93,7 @@ async fn turn(registry: &Registry, services: &mut HashMap<ServiceKey, Of>) {
 /// When a service is looked at again: often enough for its interval while it moves, and the larger the more seldom.
 fn pause(moves: bool, interval: Duration, instances: usize) -> Duration {
     let large = PATIENCE_FOR_ONE * u32::try_from(instances).unwrap_or(u32::MAX);
-    if moves { TICK.max(interval / 4) } else { interval }.max(large)
+    if moves { TICK.max(interval / 5) } else { interval }.max(large)
 }
 
 /// One batch of a service, in writes of a bounded size.

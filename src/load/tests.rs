@@ -364,7 +364,7 @@ fn a_service_that_moves_is_looked_at_as_often_as_its_interval_asks_and_its_size_
     let seconds = Duration::from_secs;
     for (moves, interval, instances, expected) in [
         (true, seconds(1), 10, seconds(1)),
-        (true, seconds(20), 10, seconds(5)),
+        (true, seconds(20), 10, seconds(4)),
         (true, seconds(1), 100_000, seconds(3)),
         (false, seconds(20), 10, seconds(20)),
         (false, seconds(20), 1_000_000, seconds(30)),

@@ -10,11 +10,12 @@ mod service;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use tokio::{
+    sync::Notify,
     task::JoinSet,
     time::{MissedTickBehavior, interval, timeout},
 };
@@ -26,6 +27,7 @@ use crate::{
     registry::{
         Registry,
         lease::{HeardHere, Report},
+        timers::Notice,
     },
 };
 
@@ -33,7 +35,7 @@ use crate::{
 pub mod rpc {
     tonic::include_proto!("convoy.peers.v1");
 }
-use rpc::{Overdue, Renewal, TellRequest, peers_client::PeersClient};
+use rpc::{Renewal, TellRequest, peers_client::PeersClient};
 
 /// How often others are told what there is.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -52,8 +54,53 @@ const HEARINGS: u8 = 3;
 pub struct Peers {
     registry: Registry,
     channels: Arc<Mutex<HashMap<ReplicaId, Channel>>>,
-    /// What each has said last of its overdue leases.
-    overdue: Arc<Mutex<HashMap<ReplicaId, HashSet<LeaseId>>>>,
+    overdue: Arc<Overdue>,
+}
+
+/// What each other replica has said last of its overdue leases. State, and not a queue: what the registry is told is what
+/// has changed since it was told last.
+#[derive(Debug, Default)]
+struct Overdue {
+    said: Mutex<HashMap<ReplicaId, Arc<HashSet<LeaseId>>>>,
+    news: Notify,
+}
+
+impl Overdue {
+    fn say(&self, by: ReplicaId, leases: HashSet<LeaseId>) {
+        self.lock().insert(by, leases.into());
+        self.news.notify_one();
+    }
+
+    /// What a replica said that has gone stands no longer.
+    fn keep(&self, is_here: impl Fn(&ReplicaId) -> bool) {
+        let mut said = self.lock();
+        let before = said.len();
+        said.retain(|id, _| is_here(id));
+        if said.len() < before {
+            self.news.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ReplicaId, Arc<HashSet<LeaseId>>>> {
+        self.said.lock().expect("nothing panics while it holds this lock")
+    }
+}
+
+/// What has changed from one time to another.
+fn changes(
+    before: &HashMap<ReplicaId, Arc<HashSet<LeaseId>>>,
+    after: &HashMap<ReplicaId, Arc<HashSet<LeaseId>>>,
+) -> Vec<Notice> {
+    let none = Arc::default();
+    let mut notices = Vec::new();
+    for id in before.keys().chain(after.keys().filter(|id| !before.contains_key(id))) {
+        let (was, is) = (before.get(id).unwrap_or(&none), after.get(id).unwrap_or(&none));
+        if !Arc::ptr_eq(was, is) {
+            notices.extend(was.difference(is).map(|lease| Notice::ReturnedElsewhere(*lease)));
+            notices.extend(is.difference(was).map(|lease| Notice::OverdueElsewhere(*lease)));
+        }
+    }
+    notices
 }
 
 impl Peers {
@@ -82,11 +129,25 @@ impl Peers {
     fn keep(&self, here: &[(ReplicaId, Arc<Replica>)]) {
         let is_here = |id: &ReplicaId| here.iter().any(|(other, _)| other == id);
         self.channels.lock().expect("nothing panics while it holds this lock").retain(|id, _| is_here(id));
-        self.overdue.lock().expect("nothing panics while it holds this lock").retain(|id, _| is_here(id));
+        self.overdue.keep(is_here);
     }
 
-    /// Tells the others, for ever.
+    /// Tells the others, and the registry what they say, for ever.
     pub async fn run(self) {
+        tokio::join!(self.tell_others(), self.hear_overdue());
+    }
+
+    async fn hear_overdue(&self) {
+        let mut before = HashMap::new();
+        loop {
+            self.overdue.news.notified().await;
+            let now = self.overdue.lock().clone();
+            self.registry.note(changes(&before, &now)).await;
+            before = now;
+        }
+    }
+
+    async fn tell_others(&self) {
         let mut tick = interval(INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // What each was told last of those that are overdue.
@@ -132,7 +193,7 @@ impl Peers {
         reports: &[(LeaseId, Arc<Report>)],
         overdue: Option<Arc<Vec<LeaseId>>>,
     ) -> bool {
-        let mut overdue = overdue.map(|leases| Overdue { leases: encode(leases.iter().copied()) });
+        let mut overdue = overdue.map(|leases| rpc::Overdue { leases: encode(leases.iter().copied()) });
         let (mut rest, mut reports) = (&renewals[..], reports);
         let renewal = |lease: LeaseId, report: Option<&Arc<Report>>| {
             let load = report.map(|report| report.load.clone());
@@ -184,4 +245,35 @@ fn encode(leases: impl Iterator<Item = LeaseId>) -> Vec<u8> {
 
 fn decode(leases: &[u8]) -> impl Iterator<Item = LeaseId> {
     leases.as_chunks().0.iter().map(|lease| LeaseId(u128::from_be_bytes(*lease)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_registry_is_told_what_has_changed_and_that_who_is_gone_says_nothing() {
+        let said = |of: &[(u64, &[u128])]| {
+            let leases = |leases: &[u128]| Arc::new(leases.iter().copied().map(LeaseId).collect::<HashSet<_>>());
+            of.iter().map(|(id, all)| (ReplicaId(*id), leases(all))).collect::<HashMap<_, _>>()
+        };
+        let told = |before: &[(u64, &[u128])], after: &[(u64, &[u128])]| {
+            let mut told: Vec<String> =
+                changes(&said(before), &said(after)).iter().map(|of| format!("{of:?}")).collect();
+            told.sort_unstable();
+            told
+        };
+        let overdue = |lease| format!("{:?}", Notice::OverdueElsewhere(LeaseId(lease)));
+        let returned = |lease| format!("{:?}", Notice::ReturnedElsewhere(LeaseId(lease)));
+        assert_eq!(told(&[], &[(1, &[7, 8]), (2, &[])]), [overdue(7), overdue(8)]);
+        assert_eq!(told(&[(1, &[7, 8]), (2, &[9])], &[(1, &[8, 5]), (2, &[9])]), [overdue(5), returned(7)]);
+        assert_eq!(told(&[(1, &[7]), (2, &[9])], &[(2, &[9])]), [returned(7)]);
+    }
+
+    #[test]
+    fn leases_read_as_they_are_written() {
+        let leases = [LeaseId(1), LeaseId(u128::MAX)];
+        assert_eq!(decode(&encode(leases.into_iter())).collect::<Vec<_>>(), leases);
+        assert_eq!(decode(&[1; 15]).count(), 0);
+    }
 }

@@ -1,7 +1,5 @@
 //! What this replica is told and asked by the others.
 
-use std::collections::HashSet;
-
 use convoy_client::proto;
 use tonic::{Request, Response, Status};
 
@@ -13,8 +11,7 @@ use super::{
     },
 };
 use crate::{
-    model::{LeaseId, Namespace, ReplicaId, Revision},
-    registry::timers::Notice,
+    model::{Namespace, ReplicaId, Revision},
     xds::convergence::Survey,
 };
 
@@ -49,14 +46,7 @@ impl Service for Shell {
             }
         }
         if let Some(overdue) = overdue {
-            let now: HashSet<LeaseId> = decode(&overdue.leases).collect();
-            let before = {
-                let mut known = self.peers.overdue.lock().expect("nothing panics while it holds this lock");
-                known.insert(ReplicaId(from), now.clone()).unwrap_or_default()
-            };
-            let came = now.difference(&before).map(|lease| Notice::OverdueElsewhere(*lease));
-            let went = before.difference(&now).map(|lease| Notice::ReturnedElsewhere(*lease));
-            registry.note(came.chain(went).collect()).await;
+            self.peers.overdue.say(ReplicaId(from), decode(&overdue.leases).collect());
         }
         Ok(Response::new(TellResponse { only_there: encode(only_there.into_iter()) }))
     }

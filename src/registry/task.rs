@@ -90,6 +90,7 @@ pub(super) struct Task {
     store_failed_ms: Arc<AtomicU64>,
     /// What has changed since the last snapshot was published.
     changed: BTreeSet<Dirty>,
+    replicas_changed: bool,
     /// The ends of drains; the timers of leases are in `timers`.
     drains: Wheel<(InstanceKey, Incarnation)>,
     /// What clients asked for, and what timers did: neither keeps the other from its turn.
@@ -126,6 +127,7 @@ impl Task {
             dirty_services: inner.dirty_services.clone(),
             store_failed_ms: inner.store_failed_ms.clone(),
             changed: BTreeSet::new(),
+            replicas_changed: false,
             drains: Wheel::default(),
             asked: VecDeque::new(),
             due: VecDeque::new(),
@@ -414,6 +416,12 @@ impl Task {
         self.snapshot.store(Arc::new(self.state.snapshot().clone()));
         let changed = std::mem::take(&mut self.changed);
         self.mark_dirty(changed);
+        if std::mem::take(&mut self.replicas_changed) {
+            // Checks are shared out anew.
+            let services = self.state.snapshot().services.values();
+            let checked = services.filter(|state| !state.service.value.checks.is_empty());
+            self.dirty_services.mark(checked.map(|state| state.key.clone()));
+        }
         self.events.publish(self.state.snapshot().revision);
     }
 
@@ -447,10 +455,7 @@ impl Task {
         }
         if effects.replicas_changed {
             self.look_for_orphans();
-            // Their checks are shared out anew.
-            let services = self.state.snapshot().services.values();
-            let checked = services.filter(|state| !state.service.value.checks.is_empty());
-            self.dirty_services.mark(checked.map(|state| state.key.clone()));
+            self.replicas_changed = true;
         }
         for (key, time) in &effects.drains {
             let Some(instance) = self.state.snapshot().instance(key) else { continue };

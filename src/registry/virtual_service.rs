@@ -11,10 +11,7 @@ use super::{
     selector_index::SelectorIndex,
     state::{Dirty, Effects, State},
 };
-use crate::model::{
-    Exports, Instance, InstanceKey, Revision, ServiceKey,
-    selector::{InstanceSelector, instance::Term},
-};
+use crate::model::{Exports, Instance, InstanceKey, Revision, ServiceKey, selector::InstanceSelector};
 
 /// A virtual service leads to no more than this, the first in the order of namespaces, services and ids.
 pub const MAX_MEMBERS: usize = 10_000;
@@ -51,7 +48,7 @@ impl State {
                 }
                 self.virtuals.index.insert(key.clone(), &selector);
                 let sees = |of: &&std::sync::Arc<super::state::ServiceState>| {
-                    sees(key, &of.key, &of.service.value.exports) && may_hold_in(&selector, &of.key)
+                    sees(key, &of.key, &of.service.value.exports) && selector.terms().may_hold_in(&of.key)
                 };
                 let all = self.snapshot.services.values().filter(sees).flat_map(|of| of.instances.values());
                 let matching = all.filter(|instance| selector.matches(&instance.value, None));
@@ -150,15 +147,4 @@ pub fn places_of(snapshot: &super::state::Snapshot, key: &InstanceKey) -> Vec<Se
 
 fn sees(place: &ServiceKey, service: &ServiceKey, exports: &Exports) -> bool {
     place.namespace == service.namespace || exports.include(&place.namespace)
-}
-
-/// Whether an instance of a service could match, as far as the service's name says: a selector that names services looks at
-/// no others.
-fn may_hold_in(selector: &InstanceSelector, service: &ServiceKey) -> bool {
-    let could = |term: &Term| match term {
-        Term::Namespace(name) => service.namespace.as_str() == &**name,
-        Term::Service(name) => service.name.as_str() == &**name,
-        _ => true,
-    };
-    selector.terms().iter().all(|alternatives| alternatives.iter().any(could))
 }

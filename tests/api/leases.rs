@@ -248,7 +248,7 @@ async fn load_becomes_weight_and_off_gives_it_back() {
         .await;
     };
     reach((15, 100)).await;
-    http.put(service, &json!({"load": {"off": true}})).await.ok();
+    http.put(service, &json!({"load": {"off": true, "interval": "1s"}})).await.ok();
     reach((100, 100)).await;
     let shown = http.get(&format!("{service}/load")).await.ok();
     assert_eq!(

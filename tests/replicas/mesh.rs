@@ -7,11 +7,12 @@ use std::{
     time::Duration,
 };
 
-use convoy_client::proto::{LeaseOutcome, LeaseStatus, RegisterRequest};
+use convoy_client::proto::{LeaseOutcome, LeaseStatus, RegisterRequest, RemovalCause};
 use tokio::{task::JoinSet, time::MissedTickBehavior};
 
 use crate::{
     etcd::Cluster,
+    journal::Journal,
     support::{
         api::Api,
         child::{Child, Home},
@@ -149,6 +150,15 @@ impl Agents {
         let agents = self.agents.lock().expect("nobody panics with it");
         agents.values().all(|agent| agent.heard.as_ref().is_none_or(|heard| heard.outcome() == LeaseOutcome::Kept))
     }
+}
+
+/// Waits until a watch has told that so many have left: who, in order, and why.
+pub async fn left(journal: &Journal, count: usize) -> Vec<(String, RemovalCause)> {
+    let all = async || Some(journal.left(0)).filter(|left| left.len() >= count);
+    let left = until("the watch tells of all", all).await;
+    let mut left: Vec<_> = left.into_iter().map(|(id, cause, _)| (id, cause)).collect();
+    left.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    left
 }
 
 /// Waits until a replica has so many instances of a service.

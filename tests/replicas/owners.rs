@@ -7,12 +7,16 @@ use convoy_client::proto::RemovalCause;
 use crate::{
     etcd::Cluster,
     journal::Journal,
-    mesh::{Agents, Replica, TTL, has, mesh},
+    mesh::{Agents, Replica, TTL, has, left, mesh},
     support::until,
 };
 
 /// Until a killed replica's key is gone, its leases are adopted, and their time is over.
 const FAILOVER: Duration = Duration::from_secs(10 + 2 + 10 + 5);
+
+fn expired(number: u32) -> (String, RemovalCause) {
+    (format!("web-{number}"), RemovalCause::Expired)
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_may_heartbeat_wherever_it_likes() {
@@ -42,9 +46,7 @@ async fn an_agent_may_heartbeat_wherever_it_likes() {
     for replica in &replicas {
         has(replica, "web", 3).await;
     }
-    let left = journal.left(0);
-    assert!(left.iter().all(|(_, cause, _)| *cause == RemovalCause::Expired), "{left:?}");
-    assert_eq!(left.len(), 3);
+    assert_eq!(left(&journal, 3).await, (0..3).map(expired).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,9 +75,7 @@ async fn the_leases_of_a_replica_that_is_killed_go_on_and_its_dead_expire() {
     assert!(took > TTL && took < FAILOVER + TTL, "{took:?}");
     println!("a killed replica's dead are gone after {took:?}");
     assert!(agents.all_kept());
-    let mut left: Vec<String> = journal.left(0).into_iter().map(|(id, ..)| id).collect();
-    left.sort_unstable();
-    assert_eq!(left, dead.map(|number| format!("web-{number}")).collect::<Vec<_>>());
+    assert_eq!(left(&journal, dead.len()).await, dead.map(expired).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,9 +95,7 @@ async fn all_replicas_may_go_and_others_come() {
     let journal = Journal::begin(again.api()).await;
     (0..8).for_each(|number| agents.go_to(number, &again));
     has(&again, "web", 8).await;
-    let mut left: Vec<String> = journal.left(0).into_iter().map(|(id, ..)| id).collect();
-    left.sort_unstable();
-    assert_eq!(left, ["web-8", "web-9"]);
+    assert_eq!(left(&journal, 2).await, [8, 9].map(expired));
     assert!(agents.all_kept());
 }
 

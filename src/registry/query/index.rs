@@ -1,14 +1,14 @@
 //! Which instances have which label, capability, service or place: sets of small numbers, one for each value.
 //!
 //! The index is of one snapshot, whole. It is brought to a later one by comparing the two: what did not change is shared by
-//! both and passed over by its address, so that this costs what changed, and a step for each service. Nothing tells the
+//! both and passed over, so that this costs what changed, and a step for each service. Nothing tells the
 //! index of changes, and nobody waits for it: there is none until somebody asks.
 //!
 //! A name with too many different values (one for each instance, say) is given up: conditions on it find no help here.
 
 use std::{collections::HashMap, sync::Arc};
 
-use imbl::OrdMap;
+use imbl::{OrdMap, ordmap::DiffItem};
 use roaring::RoaringBitmap;
 
 use super::text::TextIndex;
@@ -107,21 +107,9 @@ impl Index {
         after: &OrdMap<InstanceId, Versioned<Instance>>,
     ) {
         let mut places = self.places.remove(service).unwrap_or_default();
-        let (mut before, mut after) = (before.iter().peekable(), after.iter().peekable());
-        loop {
-            let order = match (before.peek(), after.peek()) {
-                (Some((old, _)), Some((new, _))) => old.cmp(new),
-                (Some(_), None) => std::cmp::Ordering::Less,
-                (None, Some(_)) => std::cmp::Ordering::Greater,
-                (None, None) => break,
-            };
-            let old = if order.is_le() { before.next() } else { None };
-            let new = if order.is_ge() { after.next() } else { None };
-            match (old, new) {
-                (Some((_, old)), Some((_, new))) if Arc::ptr_eq(&old.value, &new.value) => {}
-                (Some((id, _)), Some((_, new))) => self.change(places.get(id).copied(), new),
-                (Some((id, _)), None) => self.leave(places.remove(id)),
-                (None, Some((id, new))) => {
+        for change in before.diff(after) {
+            match change {
+                DiffItem::Add(id, new) => {
                     let slot = self.free.pop().unwrap_or_else(|| {
                         self.slots.push(None);
                         // More than four billion do not fit into memory.
@@ -130,7 +118,8 @@ impl Index {
                     places.insert(id.clone(), slot);
                     self.enter(slot, new);
                 }
-                (None, None) => {}
+                DiffItem::Update { new: (id, new), .. } => self.change(places.get(id).copied(), new),
+                DiffItem::Remove(id, _) => self.leave(places.remove(id)),
             }
         }
         if !places.is_empty() {

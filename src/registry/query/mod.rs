@@ -40,10 +40,7 @@ use self::{
     run::{Limits, Run},
 };
 use super::{Registry, command::Versioned, state::Snapshot};
-use crate::model::{
-    Instance, InstanceSelector, LeaseId, Namespace, Revision, ServiceKey,
-    selector::{Term, Terms},
-};
+use crate::model::{Instance, InstanceSelector, LeaseId, Namespace, Revision, ServiceKey, selector::Terms};
 
 /// Queries that run, at least, and that wait for their turn.
 const LEAST_RUNNING: usize = 2;
@@ -353,7 +350,7 @@ fn scan<L: Fn(LeaseId) -> Option<Load>>(
     let services = snapshot.services.range::<_, ServiceKey>((from, Bound::Unbounded));
     let inside = |key: &ServiceKey| question.namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace);
     let services = services.skip_while(|(key, _)| !inside(key)).take_while(|(key, _)| inside(key));
-    for (_, service) in services.filter(|(key, _)| question.terms().is_none_or(|terms| may_be_of(terms, key))) {
+    for (_, service) in services.filter(|(key, _)| question.terms().is_none_or(|terms| terms.may_hold_in(key))) {
         for instance in service.instances.values() {
             run.look(instance, 0.0)?;
             if run.is_settled() {
@@ -362,14 +359,4 @@ fn scan<L: Fn(LeaseId) -> Option<Load>>(
         }
     }
     Ok(after.is_none())
-}
-
-/// Whether instances of the service could match.
-fn may_be_of(terms: &Terms, service: &ServiceKey) -> bool {
-    let may = |term: &Term| match term {
-        Term::Namespace(name) => service.namespace.as_str() == &**name,
-        Term::Service(name) => service.name.as_str() == &**name,
-        _ => true,
-    };
-    terms.iter().all(|alternatives| alternatives.iter().any(may))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, operators};
 
 use super::VARIABLE;
-use crate::model::Instance;
+use crate::model::{Instance, ServiceKey};
 
 /// One equality that can be looked up.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,6 +65,17 @@ pub struct Terms(Box<[Box<[Term]>]>);
 impl Terms {
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[Term]> {
         self.0.iter().map(|alternatives| &**alternatives)
+    }
+
+    /// Whether an instance of a service could match, as far as the service's name says: a condition that names services
+    /// looks at no others.
+    pub fn may_hold_in(&self, service: &ServiceKey) -> bool {
+        let could = |term: &Term| match term {
+            Term::Namespace(name) => service.namespace.as_str() == &**name,
+            Term::Service(name) => service.name.as_str() == &**name,
+            _ => true,
+        };
+        self.iter().all(|alternatives| alternatives.iter().any(could))
     }
 
     pub fn is_empty(&self) -> bool {
