@@ -4,7 +4,11 @@
 mod config;
 mod wait;
 
-use std::{io::Write, process::ExitCode, time::SystemTime};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    time::SystemTime,
+};
 
 use clap::{Args, Subcommand};
 use convoy_client::proto::{
@@ -109,6 +113,9 @@ pub(super) fn print(
     }
     let names: Vec<String> = answer.proxies.iter().map(|proxy| proxy.node.clone()).collect();
     let none = "No proxies are connected. `convoy bootstrap --node NAME` prints what an Envoy needs to connect.";
+    if !answer.unknown_replicas.is_empty() {
+        writeln!(io::stderr(), "The proxies of {} are not known: no answer", answer.unknown_replicas.join(", "))?;
+    }
     output::print(out, options, &answer, &names, none, |width| table(&answer.proxies, width, SystemTime::now()))
 }
 
@@ -116,7 +123,7 @@ pub(super) fn print(
 pub(super) fn overview(proxies: &[Connected], width: Width, now: SystemTime) -> Table {
     let mut header = vec!["PROXY", "NAMESPACE", "ADDRESS", "CLIENT", "DIALECT", "SYNCED", "REVISION", "AGE"];
     if width == Width::Wide {
-        header.extend(["CLUSTER", "ZONE"]);
+        header.extend(["CLUSTER", "ZONE", "REPLICA"]);
     }
     let row = |proxy: &Connected| {
         let synced = proxy.types.iter().filter(|of_type| of_type.sync() == SyncState::Synced).count();
@@ -136,7 +143,7 @@ pub(super) fn overview(proxies: &[Connected], width: Width, now: SystemTime) -> 
         ];
         if width == Width::Wide {
             let zone = proxy.locality.as_ref().map(tables::zone).unwrap_or_default();
-            row.extend([proxy.cluster.clone(), zone]);
+            row.extend([proxy.cluster.clone(), zone, proxy.replica.clone()]);
         }
         row
     };

@@ -58,7 +58,7 @@ impl Peers {
         ask: impl Fn(PeersClient<Channel>) -> BoxFuture<'static, Result<Response<T>, Status>>,
     ) -> Others<T> {
         let others = self.others();
-        let answer = |(id, replica): &(_, Arc<Replica>)| timeout(PATIENCE, ask(self.client(*id, replica)));
+        let answer = |(id, replica): &(_, Arc<Replica>)| timeout(PATIENCE, ask(self.channels.client(*id, replica)));
         let answers: Vec<_> = others.iter().map(answer).collect();
         let mut all = Others::default();
         for (answer, (_, replica)) in join_all(answers).await.into_iter().zip(&others) {

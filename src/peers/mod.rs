@@ -10,16 +10,21 @@ mod service;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    fmt::Debug,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use tokio::{
     sync::Notify,
     task::JoinSet,
     time::{MissedTickBehavior, interval, timeout},
 };
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Response, Status,
+    transport::{Channel, Endpoint},
+};
 
 pub use self::service::server;
 use crate::{
@@ -35,7 +40,7 @@ use crate::{
 pub mod rpc {
     tonic::include_proto!("convoy.peers.v1");
 }
-use rpc::{Renewal, TellRequest, peers_client::PeersClient};
+use rpc::{Renewal, TellRequest, TellResponse, peers_client::PeersClient};
 
 /// How often others are told what there is.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -53,8 +58,52 @@ const HEARINGS: u8 = 3;
 #[derive(Clone, Debug)]
 pub struct Peers {
     registry: Registry,
-    channels: Arc<Mutex<HashMap<ReplicaId, Channel>>>,
+    channels: Arc<Channels>,
+    link: Arc<dyn Link>,
     overdue: Arc<Overdue>,
+}
+
+/// How another replica is told.
+pub trait Link: Debug + Send + Sync {
+    fn tell(
+        &self,
+        to: ReplicaId,
+        replica: &Replica,
+        request: TellRequest,
+    ) -> BoxFuture<'static, Result<TellResponse, Status>>;
+}
+
+/// Over their gRPC APIs.
+#[derive(Debug, Default)]
+struct Channels(Mutex<HashMap<ReplicaId, Channel>>);
+
+impl Channels {
+    fn client(&self, id: ReplicaId, replica: &Replica) -> PeersClient<Channel> {
+        let mut channels = self.0.lock().expect("nothing panics while it holds this lock");
+        let connect = || {
+            let endpoint = Endpoint::from(uri(replica)).connect_timeout(CONNECT).tcp_nodelay(true);
+            endpoint.http2_keep_alive_interval(Duration::from_secs(5)).connect_lazy()
+        };
+        let channel = channels.entry(id).or_insert_with(connect).clone();
+        PeersClient::new(channel).max_decoding_message_size(MESSAGE_BYTES)
+    }
+
+    /// Forgets those that have gone.
+    fn keep(&self, is_here: impl Fn(&ReplicaId) -> bool) {
+        self.0.lock().expect("nothing panics while it holds this lock").retain(|id, _| is_here(id));
+    }
+}
+
+impl Link for Channels {
+    fn tell(
+        &self,
+        to: ReplicaId,
+        replica: &Replica,
+        request: TellRequest,
+    ) -> BoxFuture<'static, Result<TellResponse, Status>> {
+        let mut client = self.client(to, replica);
+        Box::pin(async move { client.tell(request).await.map(Response::into_inner) })
+    }
 }
 
 /// What each other replica has said last of its overdue leases. State, and not a queue: what the registry is told is what
@@ -105,7 +154,35 @@ fn changes(
 
 impl Peers {
     pub fn new(registry: Registry) -> Self {
-        Self { registry, channels: Arc::default(), overdue: Arc::default() }
+        let channels = Arc::<Channels>::default();
+        Self { registry, link: channels.clone(), channels, overdue: Arc::default() }
+    }
+
+    /// Told by other ways, as in a simulation.
+    pub fn over(registry: Registry, link: Arc<dyn Link>) -> Self {
+        Self { link, ..Self::new(registry) }
+    }
+
+    /// What another replica tells this one.
+    pub fn hear(&self, request: TellRequest) -> Result<TellResponse, Status> {
+        let TellRequest { from, to, renewals, overdue, reports } = request;
+        if ReplicaId(to) != self.registry.replica() {
+            return Err(Status::failed_precondition("another replica is at this address now"));
+        }
+        for Renewal { lease, load } in reports {
+            if let (Some(lease), Some(load)) = (decode(&lease).next(), load) {
+                self.registry.reported(lease, load);
+            }
+        }
+        let heard = |Renewal { lease, load }| {
+            let lease = decode(&lease).next()?;
+            self.registry.renew_for(lease, load).then_some(lease)
+        };
+        let only_there = encode(renewals.into_iter().filter_map(heard));
+        if let Some(overdue) = overdue {
+            self.overdue.say(ReplicaId(from), decode(&overdue.leases).collect());
+        }
+        Ok(TellResponse { only_there })
     }
 
     /// All others that are here.
@@ -115,20 +192,10 @@ impl Peers {
         snapshot.replicas.iter().filter(|(id, _)| **id != me).map(|(id, replica)| (*id, replica.clone())).collect()
     }
 
-    fn client(&self, id: ReplicaId, replica: &Replica) -> PeersClient<Channel> {
-        let mut channels = self.channels.lock().expect("nothing panics while it holds this lock");
-        let connect = || {
-            let endpoint = Endpoint::from(uri(replica)).connect_timeout(CONNECT).tcp_nodelay(true);
-            endpoint.http2_keep_alive_interval(Duration::from_secs(5)).connect_lazy()
-        };
-        let channel = channels.entry(id).or_insert_with(connect).clone();
-        PeersClient::new(channel).max_decoding_message_size(MESSAGE_BYTES)
-    }
-
     /// Forgets those that have gone.
     fn keep(&self, here: &[(ReplicaId, Arc<Replica>)]) {
         let is_here = |id: &ReplicaId| here.iter().any(|(other, _)| other == id);
-        self.channels.lock().expect("nothing panics while it holds this lock").retain(|id, _| is_here(id));
+        self.channels.keep(is_here);
         self.overdue.keep(is_here);
     }
 
@@ -210,14 +277,13 @@ impl Peers {
                 overdue: overdue.take(),
                 reports: reported.iter().map(|(lease, report)| renewal(*lease, Some(report))).collect(),
             };
-            let mut client = self.client(id, replica);
-            let outcome = timeout(PATIENCE, client.tell(request)).await;
+            let outcome = timeout(PATIENCE, self.link.tell(id, replica, request)).await;
             let Ok(Ok(answer)) = outcome else {
                 tracing::debug!(replica = %id, ?outcome, "a replica does not hear");
                 self.adopt(some.iter().chain(rest).map(|one| one.lease).collect());
                 return false;
             };
-            let only_here: HashSet<LeaseId> = decode(&answer.into_inner().only_there).collect();
+            let only_here: HashSet<LeaseId> = decode(&answer.only_there).collect();
             let count = |one: &&HeardHere| self.registry.count_hearing(one.lease, only_here.contains(&one.lease));
             self.adopt(some.iter().filter(|one| count(one) >= HEARINGS).map(|one| one.lease).collect());
             if rest.is_empty() && reports.is_empty() {

@@ -4,14 +4,14 @@ use convoy_client::proto;
 use tonic::{Request, Response, Status};
 
 use super::{
-    MESSAGE_BYTES, Peers, decode, elsewhere, encode,
+    MESSAGE_BYTES, Peers, elsewhere,
     rpc::{
-        GetFollowersRequest, GetFollowersResponse, GetProxiesRequest, Renewal, TellRequest, TellResponse,
+        GetFollowersRequest, GetFollowersResponse, GetProxiesRequest, TellRequest, TellResponse,
         peers_server::{Peers as Service, PeersServer},
     },
 };
 use crate::{
-    model::{Namespace, ReplicaId, Revision},
+    model::{Namespace, Revision},
     xds::convergence::Survey,
 };
 
@@ -28,27 +28,7 @@ pub fn server(peers: Peers, survey: Survey) -> PeersServer<Shell> {
 #[tonic::async_trait]
 impl Service for Shell {
     async fn tell(&self, request: Request<TellRequest>) -> Result<Response<TellResponse>, Status> {
-        let TellRequest { from, to, renewals, overdue, reports } = request.into_inner();
-        let registry = &self.peers.registry;
-        if ReplicaId(to) != registry.replica() {
-            return Err(Status::failed_precondition("another replica is at this address now"));
-        }
-        for Renewal { lease, load } in reports {
-            if let (Some(lease), Some(load)) = (decode(&lease).next(), load) {
-                registry.reported(lease, load);
-            }
-        }
-        let mut only_there = Vec::new();
-        for renewal in renewals {
-            let Some(lease) = decode(&renewal.lease).next() else { continue };
-            if registry.renew_for(lease, renewal.load) {
-                only_there.push(lease);
-            }
-        }
-        if let Some(overdue) = overdue {
-            self.peers.overdue.say(ReplicaId(from), decode(&overdue.leases).collect());
-        }
-        Ok(Response::new(TellResponse { only_there: encode(only_there.into_iter()) }))
+        self.peers.hear(request.into_inner()).map(Response::new)
     }
 
     async fn get_convergence(

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{
     api::{Api, Face},
+    until,
     watch::Watch,
 };
 
@@ -60,5 +61,11 @@ impl Journal {
             .collect();
         left.sort_by(|a, b| a.0.cmp(&b.0));
         left
+    }
+
+    /// The same, when so many have: a watch may be told a moment later than a listing shows it.
+    pub async fn all_left(&self, mark: usize, count: usize) -> Vec<(String, RemovalCause, Instant)> {
+        let all = async || Some(self.left(mark)).filter(|left| left.len() >= count);
+        until("the watch tells of all that have left", all).await
     }
 }

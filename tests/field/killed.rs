@@ -23,7 +23,7 @@ async fn killed_and_gone(killed: u32, of: u32, ttl: Duration) {
     field.only_are_left(&ids(killed + 1..of + 1)).await;
     let count = of - killed;
     until("the endpoints", async || (field.proxy.count(HealthStatus::Healthy) == count as usize).then_some(())).await;
-    let left = field.journal.left(mark);
+    let left = field.journal.all_left(mark, killed as usize).await;
     assert_eq!(left.iter().map(|(id, ..)| id.clone()).collect::<Vec<_>>(), ids(1..killed + 1));
     for (id, cause, at) in &left {
         let after = *at - begun;
@@ -80,7 +80,7 @@ async fn two_of_two_that_are_killed_are_suspects_and_go_when_the_brake_ends() {
 
     field.only_are_left(&[]).await;
     until("no endpoints", async || field.proxy.endpoints().is_empty().then_some(())).await;
-    let left = field.journal.left(mark);
+    let left = field.journal.all_left(mark, 2).await;
     println!("2 of 2 killed: suspects after {suspects:.1?}, gone after {:.1?}", begun.elapsed());
     for (id, cause, at) in &left {
         let kept = *at - begun;

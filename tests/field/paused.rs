@@ -44,7 +44,7 @@ async fn a_paused_agent_expires_and_registers_again_when_it_goes_on() {
     let (mark, paused) = (field.journal.mark(), Instant::now());
     field.fleet.signal(1..2, Signal::STOP);
     field.only_are_left(&ids(2..4)).await;
-    let [(gone, RemovalCause::Expired, at)] = &field.journal.left(mark)[..] else {
+    let [(gone, RemovalCause::Expired, at)] = &field.journal.all_left(mark, 1).await[..] else {
         panic!("one has expired: {:?}", field.journal.left(mark))
     };
     let expired = *at - paused;

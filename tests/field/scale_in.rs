@@ -28,9 +28,7 @@ async fn those_that_say_so_go_at_once() {
     let gone = begun.elapsed();
     println!("{GO} of {AGENTS} told to stop: gone after {gone:.1?}");
     assert!(gone < LATE, "{gone:?}, and leases of {TTL:?}");
-    // A watch may be told a moment later than a listing shows it.
-    let all = async || Some(field.journal.left(mark)).filter(|left| left.len() == GO as usize);
-    for (id, cause, _) in until("the watch tells of all", all).await {
+    for (id, cause, _) in field.journal.all_left(mark, GO as usize).await {
         assert!(matches!(cause, RemovalCause::Deregistered | RemovalCause::Drained), "{id}: {cause}");
     }
     assert!(field.brakes().await.is_empty());
@@ -63,7 +61,7 @@ async fn those_that_are_killed_are_kept_for_a_while() {
 
     field.only_are_left(&ids(GO + 1..AGENTS + 1)).await;
     println!("{GO} of {AGENTS} killed: suspects after {kept_after:.1?}, gone after {:.1?}", begun.elapsed());
-    for (id, cause, at) in field.journal.left(mark) {
+    for (id, cause, at) in field.journal.all_left(mark, GO as usize).await {
         let kept = at - begun;
         assert_eq!(cause, RemovalCause::Expired, "{id}");
         assert!(kept > LONGEST && kept < TTL + LONGEST + LATE, "{id} was kept for {kept:?}");

@@ -68,7 +68,8 @@ async fn each_step_of_an_instances_life_is_explained_as_it_is() {
     for number in [2, 3] {
         field.is_explained(number, &gone(number, "expired")).await;
     }
-    let left: Vec<_> = field.journal.left(mark).into_iter().map(|(id, cause, _)| (id, cause)).collect();
+    let left = field.journal.all_left(mark, 3).await;
+    let left: Vec<_> = left.into_iter().map(|(id, cause, _)| (id, cause)).collect();
     let causes = [RemovalCause::Drained, RemovalCause::Expired, RemovalCause::Expired];
     assert_eq!(left, ids(1..4).into_iter().zip(causes).collect::<Vec<_>>());
 }

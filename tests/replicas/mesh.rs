@@ -152,13 +152,9 @@ impl Agents {
     }
 }
 
-/// Waits until a watch has told that so many have left: who, in order, and why.
+/// Who has left, in order, and why, when so many have.
 pub async fn left(journal: &Journal, count: usize) -> Vec<(String, RemovalCause)> {
-    let all = async || Some(journal.left(0)).filter(|left| left.len() >= count);
-    let left = until("the watch tells of all", all).await;
-    let mut left: Vec<_> = left.into_iter().map(|(id, cause, _)| (id, cause)).collect();
-    left.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-    left
+    journal.all_left(0, count).await.into_iter().map(|(id, cause, _)| (id, cause)).collect()
 }
 
 /// Waits until a replica has so many instances of a service.

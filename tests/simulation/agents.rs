@@ -238,7 +238,7 @@ impl Fleet {
     }
 }
 
-fn spec(host: u8) -> Arc<InstanceSpec> {
+pub fn spec(host: u8) -> Arc<InstanceSpec> {
     let name = PortName::parse("name", "http").expect("a label");
     let zone = if host.is_multiple_of(2) { "a" } else { "b" };
     Arc::new(InstanceSpec {
