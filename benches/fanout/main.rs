@@ -7,6 +7,9 @@
 
 mod board;
 mod change;
+#[path = "../../tests/support/etcd.rs"]
+#[allow(dead_code, reason = "shared with the tests, which use more of it")]
+mod etcd;
 mod fleet;
 mod floor;
 mod http2;
@@ -18,6 +21,8 @@ mod scenarios;
 mod server;
 mod stream;
 mod tape;
+#[path = "../../tests/support/wheel.rs"]
+mod wheel;
 mod wire;
 
 use clap::Parser;

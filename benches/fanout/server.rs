@@ -38,6 +38,8 @@ pub fn directory() -> anyhow::Result<PathBuf> {
 pub enum Store<'a> {
     Memory,
     Redb(&'a Path),
+    /// These members.
+    Etcd(&'a [String]),
 }
 
 #[derive(Debug)]
@@ -58,10 +60,14 @@ impl Server {
 
     /// Starts Convoy and does not wait for it.
     pub fn launch_convoy(store: Store<'_>) -> anyhow::Result<Self> {
-        let config = directory()?.join("convoy.yaml");
-        // All is known from the start on: there is nobody who could come back.
-        std::fs::write(&config, "settle: 0s\nlog: warn\n")?;
         let [http, registry, xds] = free_addresses()?;
+        let config = directory()?.join(format!("convoy-{}.yaml", http.port()));
+        let etcd = match store {
+            Store::Etcd(endpoints) => format!("etcd: {{endpoints: [{}]}}\n", endpoints.join(", ")),
+            Store::Memory | Store::Redb(_) => String::new(),
+        };
+        // All is known from the start on: there is nobody who could come back.
+        std::fs::write(&config, format!("settle: 0s\nlog: warn\n{etcd}"))?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_convoy"));
         command.arg("serve").arg("--config").arg(config);
         for (name, address) in [("http", http), ("grpc", registry), ("xds", xds)] {
@@ -70,6 +76,7 @@ impl Server {
         match store {
             Store::Memory => command.arg("--storage=memory"),
             Store::Redb(directory) => command.arg("--storage=redb").arg("--data-dir").arg(directory),
+            Store::Etcd(_) => command.arg("--storage=etcd"),
         };
         Self::launch(command, registry, xds)
     }

@@ -51,6 +51,15 @@ pub struct Plan {
     pub reads: Option<watch::Receiver<bool>>,
     /// Connects again if it is thrown out.
     pub returns: bool,
+    /// Goes on elsewhere when its server ends.
+    pub moves: Option<Arc<Move>>,
+}
+
+/// Where a stream goes when its server ends, and what it does there.
+#[derive(Debug)]
+pub struct Move {
+    pub server: SocketAddr,
+    pub plan: Plan,
 }
 
 /// A response as it was received: its type, and its bytes.
@@ -95,6 +104,13 @@ impl Stream {
         let mut buffer = Vec::new();
         loop {
             let Err(error) = self.turn(&mut buffer).await else { continue };
+            if let Some(to) = self.plan.moves.take() {
+                match Self::connect(to.server, self.from, to.plan.clone(), self.board.clone()).await {
+                    Ok(there) => self = there,
+                    Err(error) => return self.board.fail(format!("{error:#}")),
+                }
+                continue;
+            }
             if !self.plan.returns {
                 return self.board.fail(format!("{error:#}"));
             }

@@ -59,6 +59,12 @@ impl Convoy {
         self.process.kill();
     }
 
+    /// Stops it as a debugger would, or lets it go on.
+    #[allow(dead_code, reason = "for the tests of replicas")]
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        self.process.signal(signal);
+    }
+
     /// Starts it again where it was.
     pub async fn restart(&mut self) {
         self.process = serve(&self.arguments, self.directory.path());

@@ -64,6 +64,12 @@ impl Process {
         self.child.try_wait().expect("our child")
     }
 
+    /// Stops it as a debugger would, or lets it go on.
+    #[allow(dead_code, reason = "for the tests of replicas")]
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).expect("our child");
+    }
+
     /// `kill -9`, and waits for the end.
     pub fn kill(&mut self) {
         // Only one that has ended cannot be killed.

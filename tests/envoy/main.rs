@@ -14,6 +14,7 @@ mod http;
 mod load;
 mod machine;
 mod python;
+mod steady;
 mod times;
 mod wait;
 #[path = "../support/wheel.rs"]

@@ -4,10 +4,7 @@
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use convoy_client::{Protocol, State};
-use tokio::{
-    task::JoinHandle,
-    time::{Instant, sleep},
-};
+use tokio::time::Instant;
 
 use crate::{
     agents::Member,
@@ -15,6 +12,7 @@ use crate::{
     envoy::{DELTA, Envoy, SOTW},
     load::{Load, Plan},
     machine,
+    steady::Steady,
     wait::{PATIENCE, until},
 };
 
@@ -52,7 +50,7 @@ async fn a_restart_is_not_noticed(storage: &str, kills: usize) {
         synced(&convoy, envoy).await;
     }
     let before = changes(&envoys).await;
-    let watchers = envoys.each_ref().map(|envoy| tokio::spawn(never_loses(envoy.clone(), addresses.clone())));
+    let watchers = envoys.each_ref().map(|envoy| Steady::watch(envoy.clone(), addresses.clone()));
     let loads = envoys.each_ref().map(|envoy| Load::start(envoy.outbound, PLAN));
     goes_on(&loads).await;
 
@@ -96,7 +94,7 @@ async fn a_restart_is_not_noticed(storage: &str, kills: usize) {
     assert_eq!(changes(&envoys).await, before.map(|count| count + 1), "one host came");
     goes_on(&loads).await;
     for watcher in watchers {
-        stop(watcher).await;
+        watcher.has_lost_nothing().await;
     }
     for (load, envoy) in loads.into_iter().zip(&envoys) {
         load.stop().has_no_failure(&format!("{storage}, {}", envoy.node));
@@ -108,22 +106,6 @@ async fn goes_on(loads: &[Load]) {
     for load in loads {
         load.reaches(load.count() + REQUESTS).await;
     }
-}
-
-/// Looks at Envoy's hosts without end; panics when one that should be there is not, healthy.
-async fn never_loses(envoy: Arc<Envoy>, addresses: BTreeSet<SocketAddr>) {
-    loop {
-        let hosts = envoy.hosts("reviews").await.unwrap_or_default();
-        let healthy = |address: &SocketAddr| hosts.get(address).is_some_and(|host| host.health == "HEALTHY");
-        assert!(addresses.iter().all(healthy), "{} has lost an endpoint: {hosts:?}", envoy.node);
-        sleep(Duration::from_millis(10)).await;
-    }
-}
-
-async fn stop(watcher: JoinHandle<()>) {
-    watcher.abort();
-    // One that has panicked was not cancelled.
-    assert!(watcher.await.is_err_and(|error| error.is_cancelled()), "an endpoint was lost");
 }
 
 async fn connected(envoy: &Envoy, state: u64) {

@@ -26,11 +26,13 @@ pub enum Cut {
 /// Dropping it removes both sides.
 #[derive(Debug)]
 pub struct Network {
-    /// The name of the agents' namespace, and the stem of the names of the wire's ends.
+    /// The name of the agents' namespace.
     pub namespace: String,
+    /// The stem of the names of the wire's ends; the namespace's, if it was made with it.
+    wire: String,
     /// The address of Convoy.
     pub convoy: Ipv4Addr,
-    agents: Ipv4Addr,
+    pub agents: Ipv4Addr,
 }
 
 impl Network {
@@ -54,24 +56,37 @@ impl Network {
     fn unmade() -> Self {
         let number = rand::random_range(0..NETWORKS);
         let address = |host| Ipv4Addr::from(FIRST + number * 4 + host);
-        Self { namespace: format!("convoy{number}"), convoy: address(1), agents: address(2) }
+        let wire = format!("convoy{number}");
+        Self { namespace: wire.clone(), wire, convoy: address(1), agents: address(2) }
     }
 
     pub fn new() -> Self {
         let network = Self::unmade();
-        let (here, there) = network.ends();
         ip(&format!("netns add {}", network.namespace));
+        network.connected()
+    }
+
+    /// Another wire to the same namespace, with addresses of its own, that is cut by itself.
+    #[allow(dead_code, reason = "for the tests of replicas")]
+    pub fn beside(&self) -> Self {
+        let mut network = Self::unmade();
+        network.namespace.clone_from(&self.namespace);
+        network.connected()
+    }
+
+    fn connected(self) -> Self {
+        let (here, there) = self.ends();
         let [mac_here, mac_there] = SIDES;
         ip(&format!("link add {here} address {mac_here} type veth peer name {there} address {mac_there}"));
-        ip(&format!("link set {there} netns {}", network.namespace));
-        ip(&format!("addr add {}/30 dev {here}", network.convoy));
+        ip(&format!("link set {there} netns {}", self.namespace));
+        ip(&format!("addr add {}/30 dev {here}", self.convoy));
         ip(&format!("link set {here} up"));
-        let inside = format!("-n {}", network.namespace);
-        ip(&format!("{inside} addr add {}/30 dev {there}", network.agents));
+        let inside = format!("-n {}", self.namespace);
+        ip(&format!("{inside} addr add {}/30 dev {there}", self.agents));
         ip(&format!("{inside} link set {there} up"));
         ip(&format!("{inside} link set lo up"));
-        network.heal();
-        network
+        self.heal();
+        self
     }
 
     pub fn cut(&self, cut: Cut) {
@@ -98,14 +113,14 @@ impl Network {
     }
 
     fn ends(&self) -> (String, String) {
-        (format!("{}a", self.namespace), format!("{}b", self.namespace))
+        (format!("{}a", self.wire), format!("{}b", self.wire))
     }
 }
 
 impl Drop for Network {
     fn drop(&mut self) {
         // What was not made cannot be removed. With one end of the wire the other goes.
-        for arguments in [format!("link del {}", self.ends().0), format!("netns del {}", self.namespace)] {
+        for arguments in [format!("link del {}", self.ends().0), format!("netns del {}", self.wire)] {
             let _ = Command::new("ip").args(arguments.split(' ')).output();
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::Ipv4Addr,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -16,6 +17,7 @@ use crate::{
         api::Api,
         child::{Child, Home},
         sample::{instance, seconds},
+        server::Addresses,
         until,
     },
 };
@@ -35,6 +37,16 @@ impl Replica {
         let endpoints = endpoints.join(", ");
         let home = Home::new(&format!("storage: etcd\netcd: {{endpoints: [{endpoints}]}}\nsettle: 0s\n{settings}"));
         Self { child: Child::start(&home).await, _home: home }
+    }
+
+    /// In a network namespace, where it is called at an address; its ports are all its own there.
+    pub async fn start_in(namespace: &str, address: Ipv4Addr, settings: &str) -> Self {
+        let ports = "http_address: 0.0.0.0:7070\ngrpc_address: 0.0.0.0:7071\n";
+        let home = Home::new(&format!("storage: etcd\nsettle: 0s\n{ports}{settings}"));
+        let mut child = Child::start_in(&home, namespace).await;
+        let [http, grpc] = [child.addresses.http, child.addresses.grpc].map(|at| (address, at.port()).into());
+        child.api = Api::new(Addresses { http, grpc, ..child.addresses });
+        Self { child, _home: home }
     }
 
     pub fn api(&self) -> &Api {
@@ -119,6 +131,13 @@ impl Agents {
     /// What an agent heard last.
     pub fn heard(&self, number: u32) -> Option<LeaseStatus> {
         self.agents.lock().expect("nobody panics with it").get(&number)?.heard.clone()
+    }
+
+    /// Those that are sent to another replica.
+    pub fn sent_elsewhere(&self) -> Vec<u32> {
+        let agents = self.agents.lock().expect("nobody panics with it");
+        let sent = |agent: &Agent| agent.heard.as_ref().is_some_and(|heard| heard.elsewhere);
+        agents.iter().filter(|(_, agent)| sent(agent)).map(|(number, _)| *number).collect()
     }
 
     /// Waits until an agent hears this.

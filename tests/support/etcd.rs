@@ -36,23 +36,28 @@ struct Member {
 impl Cluster {
     /// Starts so many members, with more arguments for each. They may not answer yet.
     pub fn start(count: usize, more: &[&str]) -> Self {
-        Self::start_as("http", count, more)
+        Self::start_as("http", Ipv4Addr::LOCALHOST, count, more)
+    }
+
+    /// One member that clients reach at this address.
+    pub fn start_at(address: Ipv4Addr) -> Self {
+        Self::start_as("http", address, 1, &[])
     }
 
     /// One member that wants to see certificates: files of the authority, and of its own certificate and key.
     pub fn start_tls([ca, cert, key]: [&str; 3]) -> Self {
         let tls = ["--trusted-ca-file", ca, "--cert-file", cert, "--key-file", key, "--client-cert-auth"];
-        Self::start_as("https", 1, &tls)
+        Self::start_as("https", Ipv4Addr::LOCALHOST, 1, &tls)
     }
 
-    fn start_as(scheme: &str, count: usize, more: &[&str]) -> Self {
+    fn start_as(scheme: &str, address: Ipv4Addr, count: usize, more: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let ports: Vec<[u16; 2]> = (0..count).map(|_| [free_port(), free_port()]).collect();
         let url = |port: u16| format!("http://127.0.0.1:{port}");
         let all: Vec<String> = (0..count).map(|at| format!("m{at}={}", url(ports[at][1]))).collect();
         let all = all.join(",");
         let member = |at: usize| {
-            let (client, peer) = (format!("{scheme}://127.0.0.1:{}", ports[at][0]), url(ports[at][1]));
+            let (client, peer) = (format!("{scheme}://{address}:{}", ports[at][0]), url(ports[at][1]));
             let (name, data) = (format!("m{at}"), directory.path().join(format!("m{at}")));
             let data = data.display().to_string();
             let said = [

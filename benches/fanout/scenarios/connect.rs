@@ -107,11 +107,13 @@ async fn measure(
     Ok(())
 }
 
-fn returning(clusters: &[(String, String)], endpoints: &[(String, String)]) -> Plan {
+/// A client that has these.
+pub fn returning(clusters: &[(String, String)], endpoints: &[(String, String)]) -> Plan {
     let names: Vec<String> = endpoints.iter().map(|(name, _)| name.clone()).collect();
     let requests = [wire::request(CLUSTER, &[], clusters), wire::request(ENDPOINT, &names, endpoints)];
     let goal = Goal { cluster_responses: 1, ..Goal::default() };
-    Plan { requests: requests.map(Arc::from).into(), then: None, goal, keep: Keep::Heads, reads: None, returns: true }
+    let requests = requests.map(Arc::from).into();
+    Plan { requests, then: None, goal, keep: Keep::Heads, reads: None, returns: true, moves: None }
 }
 
 async fn start(server: &Server, plan: &Plan, clients: usize) -> anyhow::Result<Start> {

@@ -6,6 +6,7 @@ mod connect;
 mod memory;
 mod rate;
 mod registry;
+mod replicas;
 mod restart;
 mod services;
 mod subject;
@@ -20,9 +21,10 @@ pub const HELP: &str = "Scenarios:
   memory     f: one stream that is subscribed to 1 000 services
   returning  g: 5 000 clients that have it all connect at once
   cold       h: 5 000 clients that have nothing connect at once
-  restart    i: from the start with a full store to the first complete answer";
+  restart    i: from the start with a full store to the first complete answer
+  replicas   j: a change by way of another replica; k: a replica with 1 000 streams is killed; over a real etcd";
 
-const NAMES: [&str; 8] = ["change", "services", "rate", "burst", "memory", "returning", "cold", "restart"];
+const NAMES: [&str; 9] = ["change", "services", "rate", "burst", "memory", "returning", "cold", "restart", "replicas"];
 
 pub async fn run(options: &Options, report: &mut Report) -> anyhow::Result<()> {
     if let Some(unknown) = options.words.iter().find(|word| !NAMES.contains(&word.as_str())) {
@@ -52,6 +54,7 @@ async fn scenario(name: &str, options: &Options, report: &mut Report) -> anyhow:
         "memory" => memory::run(options, report).await,
         "returning" => connect::run_returning(options, report).await,
         "cold" => connect::run_cold(options, report).await,
-        _ => restart::run(options, report).await,
+        "restart" => restart::run(options, report).await,
+        _ => Box::pin(replicas::run(options, report)).await,
     }
 }

@@ -78,7 +78,7 @@ pub fn follower(services: impl IntoIterator<Item = u16>, keep: Keep) -> Plan {
     let names: Vec<String> = services.into_iter().map(service_name).collect();
     let request = Arc::from(wire::request(ENDPOINT, &names, &[]));
     let goal = Goal { endpoints: names.len(), ..Goal::default() };
-    Plan { requests: vec![request], then: None, goal, keep, reads: None, returns: false }
+    Plan { requests: vec![request], then: None, goal, keep, reads: None, returns: false, moves: None }
 }
 
 /// A client that follows all clusters, and when it has them, all assignments.
@@ -87,7 +87,7 @@ pub fn everything(services: usize, keep: Keep) -> Plan {
     let clusters = Arc::from(wire::request(CLUSTER, &[], &[]));
     let endpoints = Arc::from(wire::request(ENDPOINT, &names, &[]));
     let goal = Goal { clusters: services, endpoints: services, ..Goal::default() };
-    Plan { requests: vec![clusters], then: Some(endpoints), goal, keep, reads: None, returns: false }
+    Plan { requests: vec![clusters], then: Some(endpoints), goal, keep, reads: None, returns: false, moves: None }
 }
 
 /// Convoy with so many services, and a floor that has heard how it answers.

@@ -88,6 +88,16 @@ impl Child {
         Self::run(command, &home.config()).await
     }
 
+    /// In a network namespace.
+    #[allow(dead_code, reason = "for the tests of replicas")]
+    pub async fn start_in(home: &Home, namespace: &str) -> Self {
+        let mut command = Command::new("env");
+        // `ip` may be where only root looks.
+        command.arg(format!("PATH={}", std::env::var("PATH").unwrap_or_default()));
+        command.args(["ip", "netns", "exec", namespace, env!("CARGO_BIN_EXE_convoy")]);
+        Self::run(command, &home.config()).await
+    }
+
     /// With at most so many open files.
     pub async fn start_with_files(home: &Home, files: u32) -> Self {
         let mut command = Command::new("sh");
