@@ -9,7 +9,7 @@ use crate::{
     support::{sample::instances, until},
 };
 
-/// Ten TTLs, and more than it takes until the replicas' own keys would be gone.
+/// Six TTLs, and more than it takes until the replicas' own keys would be gone.
 const AWAY: Duration = Duration::from_secs(30);
 const AGENTS: u32 = 12;
 /// These fall silent while nothing can be written.
