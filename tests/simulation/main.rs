@@ -20,6 +20,8 @@ const HISTORIES: u64 = 300;
 /// Of several replicas, each of which takes a second.
 const MESH_HISTORIES: u64 = 30;
 const STEPS: usize = 150;
+/// Seeds that have failed: who had expired and deregistered came back by a registration that was on its way.
+const FOUND: [u64; 1] = [7_213_947_277_500_198_470];
 
 #[test]
 fn every_clients_view_ends_equal_to_the_registrys() {
@@ -42,7 +44,7 @@ fn histories<F: Future<Output = ()>>(count: u64, run: impl Fn(u64) -> F + std::p
     let new: u64 = rand::random_range(1_000_000..u64::MAX / 2);
     let seeds: Vec<u64> = match number("SEED") {
         Some(seed) => vec![seed],
-        None => (0..count / 2).chain(new..new + count.div_ceil(2)).collect(),
+        None => FOUND.into_iter().chain(0..count / 2).chain(new..new + count.div_ceil(2)).collect(),
     };
     for seed in seeds {
         let history = std::panic::catch_unwind(|| {

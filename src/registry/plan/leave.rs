@@ -6,10 +6,10 @@ use super::{Plan, check_newer, tombstone};
 use crate::{
     model::{
         CheckKind, CheckState, CheckStatus, Drain, Incarnation, Instance, InstanceKey, LeaseId, Limits, RemovalCause,
-        UnixMillis, service::DEFAULT_DRAIN_TIME,
+        Tombstone, Transition, Turn, UnixMillis, service::DEFAULT_DRAIN_TIME,
     },
     registry::{
-        command::Error,
+        command::{Error, Versioned},
         state::{ABSENT, State},
     },
     storage::{Key, Record},
@@ -23,8 +23,8 @@ impl State {
         now: UnixMillis,
     ) -> Result<Plan, Error> {
         let Some(current) = self.snapshot().instance(key) else {
-            // Said twice is said once: an outcome that was not heard may be asked for again.
-            return self.tombstone(key).map(|_| Plan::default()).ok_or_else(|| Error::no_instance(key));
+            let gone = self.tombstone(key).ok_or_else(|| Error::no_instance(key))?;
+            return Ok(plan_fence(key, gone, incarnation, now));
         };
         if let Some(given) = incarnation {
             check_newer(key, given, Some(current.value.incarnation))?;
@@ -122,4 +122,26 @@ impl State {
         self.delete_leases_left(&left, LeaseId(0), &mut plan);
         plan
     }
+}
+
+/// Deregisters what has gone already. Said twice is said once: an outcome that was not heard may be asked for again. But one
+/// that expired might come back by a registration that is on its way, and of a newer incarnation nothing is known here: that
+/// it is not to come (or that this replica is behind) is written.
+fn plan_fence(
+    key: &InstanceKey,
+    gone: &Versioned<Tombstone>,
+    incarnation: Option<Incarnation>,
+    now: UnixMillis,
+) -> Plan {
+    let known = gone.value.incarnation;
+    let given = incarnation.unwrap_or(known);
+    let mut plan = Plan::default();
+    if given > known || (given == known && gone.value.cause.may_return()) {
+        let turn = Transition { at: now, turn: Turn::Removed(RemovalCause::Deregistered), reason: "".into() };
+        let history = gone.value.history.with(turn);
+        let fence = Tombstone { incarnation: given, cause: RemovalCause::Deregistered, removed_at: now, history };
+        plan.expect(Key::Instance(key.clone()), gone.revision);
+        plan.put(Key::Instance(key.clone()), Record::Tombstone(fence));
+    }
+    plan
 }

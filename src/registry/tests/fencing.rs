@@ -124,3 +124,22 @@ fn tombstones_are_forgotten_by_age_and_by_number() {
     assert!(matches!(book.deregister("web/1", None), Err(Error::NotFound { .. })));
     assert_eq!(book.snapshot().services[&service("web")].instances.len(), 0);
 }
+
+/// A registration may be on its way, or this replica behind another one.
+#[test]
+fn deregistering_what_has_expired_keeps_it_from_coming_back() {
+    let mut book = Book::default();
+    let lease = book.register_as(None, Some(3), &[("web/1", spec(1))]).expect("registered");
+    book.expire(lease);
+    book.deregister("web/1", Some(3)).expect("deregistered");
+    assert!(matches!(book.register_as(None, Some(3), &[("web/1", spec(1))]), Err(Error::Fenced { .. })));
+    // Of a newer one nothing is known here; it is not to come either.
+    book.deregister("web/1", Some(5)).expect("deregistered");
+    assert!(matches!(book.register_as(None, Some(5), &[("web/1", spec(1))]), Err(Error::Fenced { .. })));
+    let revision = book.snapshot().revision;
+    for said in [None, Some(3), Some(5)] {
+        book.deregister("web/1", said).expect("said again");
+    }
+    assert_eq!(book.snapshot().revision, revision, "said twice is said once");
+    book.register_as(None, Some(6), &[("web/1", spec(1))]).expect("a newer one may come");
+}
