@@ -66,9 +66,11 @@ struct Agent {
     running: bool,
     at: usize,
     next: Instant,
-    /// Heartbeats that were answered: when, and by whom.
-    beats: Vec<(Instant, ReplicaId)>,
-    /// When one was heard that counts.
+    /// Heartbeats and registrations that were answered: when, by whom, and whether it was a write.
+    beats: Vec<(Instant, ReplicaId, bool)>,
+    /// The last one that was passed on, as far as its lease held until then.
+    passed_on: Option<Instant>,
+    /// The same, of one that came in time: its lease held long enough for it to be passed on.
     heard: Option<Instant>,
 }
 
@@ -144,6 +146,7 @@ impl Mesh {
             at: number % REPLICAS,
             next: now,
             beats: Vec::new(),
+            passed_on: None,
             heard: None,
         };
         let (agents, network) = ((0..AGENTS).map(agent).collect(), Arc::new(Mutex::new(network)));
@@ -183,7 +186,7 @@ impl Mesh {
             3..7 if !self.agents[at].running => {
                 let agent = &mut self.agents[at];
                 (agent.running, agent.incarnation, agent.lease) = (true, agent.incarnation + 1, None);
-                (agent.heard, agent.next) = (None, Instant::now());
+                (agent.heard, agent.passed_on, agent.next) = (None, None, Instant::now());
                 agent.beats.clear();
             }
             7 => {
@@ -260,7 +263,7 @@ impl Mesh {
         match heard {
             Some(Heard::Kept(held)) => {
                 agent.next = now + held.heartbeat_interval;
-                agent.beats.push((now, by));
+                agent.beats.push((now, by, false));
                 if held.elsewhere {
                     agent.at = (agent.at + 1) % REPLICAS;
                 }
@@ -280,7 +283,7 @@ impl Mesh {
                 match registered {
                     Ok(Ok((_, held))) => {
                         (agent.lease, agent.next) = (Some(held.lease), now + held.heartbeat_interval);
-                        agent.beats.push((now, by));
+                        agent.beats.push((now, by, true));
                     }
                     Ok(Err(convoy::registry::command::Error::Fenced { .. })) => {
                         // Its deregistration was not answered, and has happened.
@@ -301,10 +304,15 @@ impl Mesh {
             node.is_some_and(|node| node.whole_since.is_some_and(|whole| whole <= since))
         };
         for agent in &mut self.agents {
-            let (due, rest): (Vec<_>, Vec<_>) = agent.beats.drain(..).partition(|(at, _)| now > *at + PASSED_ON);
+            let (due, rest): (Vec<_>, Vec<_>) = agent.beats.drain(..).partition(|(at, ..)| now > *at + PASSED_ON);
             agent.beats = rest;
-            let counts = due.into_iter().filter(|(at, by)| went_on(*by, *at)).map(|(at, _)| at).max();
-            agent.heard = agent.heard.max(counts);
+            for (at, _, is_write) in due.into_iter().filter(|(at, by, _)| went_on(*by, *at)) {
+                let in_time = agent.passed_on.is_some_and(|before| at < before + (TTL - PASSED_ON));
+                if in_time || is_write {
+                    agent.heard = Some(at);
+                }
+                agent.passed_on = Some(at);
+            }
             if !agent.running || agent.heard.is_none_or(|heard| now > heard + TTL / 2) {
                 continue;
             }
