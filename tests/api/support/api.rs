@@ -106,11 +106,15 @@ impl Api {
         answered.expect("an answer").into_inner().leases.remove(0)
     }
 
-    /// The ids of a service's instances.
+    /// The ids of a service's instances; none of a service that is not there, or not yet, as at another replica.
     pub async fn ids(&self, service: &str) -> Vec<String> {
         let request = proto::ListInstancesRequest { service: service.into(), ..Default::default() };
-        let listed = within("list", self.registry.clone().list_instances(request)).await;
-        listed.expect("a service").into_inner().instances.into_iter().map(|instance| instance.id).collect()
+        let instances = match within("list", self.registry.clone().list_instances(request)).await {
+            Ok(listed) => listed.into_inner().instances,
+            Err(refused) if refused.code() == Code::NotFound => Vec::new(),
+            Err(refused) => panic!("listing {service}: {refused}"),
+        };
+        instances.into_iter().map(|instance| instance.id).collect()
     }
 
     async fn ask_http(&self, call: Call) -> Result<Value, Refused> {
