@@ -397,6 +397,7 @@ impl Task {
 
     fn apply(&mut self, commit: Commit) {
         let revision = commit.revision;
+        let merged = commit.merged_after.map(|after| (after, revision));
         let effects = self.state.apply(commit, self.clock.unix());
         for event in &effects.events {
             self.brake.follow(event, self.clock.handled_ms());
@@ -407,7 +408,7 @@ impl Task {
         }
         self.set_timers(&effects);
         self.leases.set_applied(revision);
-        self.events.push(effects.events);
+        self.events.push(effects.events, merged);
         self.changed.extend(effects.dirty);
     }
 

@@ -117,7 +117,7 @@ impl Etcd {
             };
             sleep(delay).await;
             let is_difference = due.len() > HISTORY;
-            let due = if is_difference { vec![self.lock().difference(&told)] } else { due };
+            let due = if is_difference { vec![self.lock().difference(&told, Revision(revision))] } else { due };
             for commit in due {
                 revision = commit.revision.0;
                 self.lock().alias(id, &commit, is_difference);
@@ -208,7 +208,7 @@ impl State {
                 None => self.records.remove(key),
             };
         }
-        self.log.push(Commit { revision, changes });
+        self.log.push(Commit::new(revision, changes));
         revision
     }
 
@@ -238,7 +238,7 @@ impl State {
         expect.iter().all(|(key, revision)| at(key) == known(key, *revision)) && still.iter().all(quiet)
     }
 
-    fn difference(&self, told: &BTreeMap<Key, Revision>) -> Commit {
+    fn difference(&self, told: &BTreeMap<Key, Revision>, after: Revision) -> Commit {
         let rank = |change: &Change| match &change.key {
             Key::Service(_) | Key::Raw(_) | Key::Replica(_) => 0,
             Key::Lease(_) => 1,
@@ -252,7 +252,8 @@ impl State {
         let gone = told.keys().filter(|key| !self.records.contains_key(key));
         let mut deletions: Vec<Change> = gone.map(|key| Change { key: key.clone(), record: None }).collect();
         deletions.sort_by_key(|change| std::cmp::Reverse(rank(change)));
-        Commit { revision: Revision(self.revision), changes: puts.into_iter().chain(deletions).collect() }
+        let changes = puts.into_iter().chain(deletions).collect();
+        Commit { merged_after: Some(after), ..Commit::new(Revision(self.revision), changes) }
     }
 }
 

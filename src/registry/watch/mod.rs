@@ -121,6 +121,7 @@ impl Registry {
         let snapshot = self.snapshot();
         let token = resume.and_then(|token| self.parse_token(token));
         let token = token.filter(|token| token.until() <= Position::after(snapshot.revision));
+        let token = token.filter(|token| self.inner.events.log.can_resume(*token));
         let (stage, cursor) = match (resume, token) {
             (None, _) => {
                 let pinned = watches.roster.listings.pin(snapshot);
@@ -311,7 +312,7 @@ impl Watch {
             self.next_bookmark = Instant::now() + BOOKMARK_INTERVAL;
         }
         let step = |told: Told| {
-            let token = Token::At(told.entry.position);
+            let token = told.entry.token();
             (Step::Happened(told), token)
         };
         self.steps.extend(events.into_iter().map(step));
@@ -322,9 +323,16 @@ impl Watch {
     fn tell_merged(&mut self, events: Vec<Told>, after: Position, told: usize) {
         let merged = merge(events);
         let (count, until) = (merged.len(), self.cursor);
+        let resumable = |token| if self.registry.inner.events.log.can_resume(token) { token } else { Token::Start };
+        let (part, whole) = (resumable(Token::Merged { after, until, told: 0 }), resumable(Token::At(until)));
         for (index, one) in merged.into_iter().enumerate().skip(told) {
-            let told = u32::try_from(index + 1).unwrap_or(u32::MAX);
-            let token = if index + 1 == count { Token::At(until) } else { Token::Merged { after, until, told } };
+            let token = match part {
+                _ if index + 1 == count => whole,
+                Token::Merged { .. } => {
+                    Token::Merged { after, until, told: u32::try_from(index + 1).unwrap_or(u32::MAX) }
+                }
+                part => part,
+            };
             self.steps.push_back((Step::Happened(one), token));
         }
     }
