@@ -144,7 +144,7 @@ impl WatchCall {
 
     async fn open(self, request: proto::WatchRequest) -> Result<Response<MessageStream>, Status> {
         let (api, threads) = (self.shell.api.clone(), self.threads.clone());
-        let opening = self.threads.spawn(async move { api.watch(&request) });
+        let opening = self.threads.spawn(async move { api.watch(&request).await });
         let watching = opening.await.map_err(|_| Problem::new("unavailable", "the watch cannot be opened now"))??;
         Ok(Response::new(self.shell.until_stopped(watching.messages(threads).map(Ok))))
     }

@@ -399,7 +399,7 @@ async fn watch_events(
         // An error is the sender's end: Convoy has stopped.
         let _ = stopping.wait_for(|stopping| *stopping).await;
     };
-    Ok(shell.api.watch(&request)?.event_stream(stopped))
+    Ok(shell.api.watch(&request).await?.event_stream(stopped))
 }
 
 /// The file itself.

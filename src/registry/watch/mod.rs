@@ -29,7 +29,7 @@ mod tests;
 
 use std::{collections::VecDeque, ops::Bound, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 pub use self::{
     filter::Filter,
@@ -49,10 +49,12 @@ use super::{
     Registry,
     command::{Error, Versioned},
 };
-use crate::model::{Instance, ServiceKey};
+use crate::model::{Instance, Revision, ServiceKey};
 
 /// How often a watch to which nothing happens is given a newer token.
 pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a replica that is behind is waited for before a watch starts over.
+const TOKEN_PATIENCE: Duration = Duration::from_secs(1);
 /// How many watches may have a selector that could match any instance, and so is evaluated at every change.
 pub const MAX_BROAD_WATCHES: usize = 100;
 
@@ -144,6 +146,15 @@ impl Registry {
             _place: place,
             _counted: (all, broad),
         })
+    }
+
+    /// Waits until this replica knows all that a token speaks of, and not for long: another one may have been told a little
+    /// earlier.
+    pub async fn catch_up_with(&self, token: &str) {
+        let Some(until) = self.parse_token(token).map(Token::until) else { return };
+        let (mut published, knows) = (self.published(), |revision: &Revision| Position::after(*revision) >= until);
+        // At its end, or that of the registry, the watch starts over.
+        let _ = timeout(TOKEN_PATIENCE, published.wait_for(knows)).await;
     }
 
     /// A token's text: of this store only.

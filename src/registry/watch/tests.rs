@@ -344,6 +344,26 @@ impl World {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_ahead_is_waited_for_and_not_for_long() {
+    let mut world = World::start();
+    let ahead = world.registry.token(Token::At(Position::after(Revision(2))));
+    let registry = world.registry.clone();
+    let mut waiting = Box::pin(registry.catch_up_with(&ahead));
+    for id in 0..2 {
+        assert!(waiting.as_mut().now_or_never().is_none(), "{id} of what it speaks of has happened");
+        world.put(0, id, 1, 1, 0).await;
+    }
+    let begun = Instant::now();
+    waiting.await;
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    let never = world.registry.token(Token::At(Position::after(Revision(9))));
+    world.registry.catch_up_with(&never).await;
+    assert_eq!(begun.elapsed(), TOKEN_PATIENCE);
+    world.registry.catch_up_with("of another store").await;
+    assert_eq!(begun.elapsed(), TOKEN_PATIENCE);
+}
+
 async fn live(happenings: Vec<Happening>) {
     let mut world = World::start();
     let mut clients: Vec<Client> =
