@@ -42,6 +42,7 @@ mod wait;
 mod wheel;
 
 mod away;
+mod backup;
 mod barrier;
 mod brake;
 mod checks;
