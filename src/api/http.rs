@@ -301,7 +301,7 @@ async fn explain_instance(
     query: Result<Query<ExplainQuery>, QueryError>,
 ) -> Answer<proto::Explanation> {
     let proxy = parsed(query)?.proxy;
-    shell.api.explain_instance(&proto::ExplainInstanceRequest { namespace, service, id, proxy }).map(Json)
+    shell.api.explain_instance(&proto::ExplainInstanceRequest { namespace, service, id, proxy }).await.map(Json)
 }
 
 async fn get_service_load(State(shell): Shared, At(path): At<ServicePath>) -> Answer<proto::ServiceLoad> {

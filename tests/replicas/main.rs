@@ -41,6 +41,7 @@ mod wait;
 #[path = "../support/wheel.rs"]
 mod wheel;
 
+mod asked;
 mod away;
 mod backup;
 mod barrier;
