@@ -28,7 +28,7 @@ mod tests;
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -36,6 +36,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 use convoy_client::proto::Load;
+use futures_util::future::BoxFuture;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch as watch_channel},
@@ -109,6 +111,32 @@ struct Inner {
     elsewhere: AtomicBool,
     /// To the registry's task, which ends with the timers that send there.
     notices: mpsc::WeakSender<Vec<Notice>>,
+    random: Mutex<StdRng>,
+}
+
+/// What has to run for a registry.
+#[expect(missing_debug_implementations, reason = "futures have none")]
+pub struct Parts {
+    /// Owns the state.
+    pub task: BoxFuture<'static, ()>,
+    /// Of leases. They end with the task.
+    pub timers: BoxFuture<'static, ()>,
+}
+
+impl Parts {
+    fn spawn(self, [intake, own]: [&Handle; 2]) -> JoinHandle<()> {
+        let mut beside = JoinSet::new();
+        beside.spawn_on(self.timers, intake);
+        own.spawn(async move {
+            self.task.await;
+            // Dropped here and not before: the timers end with the registry.
+            drop(beside);
+        })
+    }
+}
+
+fn by_chance() -> StdRng {
+    StdRng::from_rng(&mut rand::rng())
 }
 
 /// What somebody may set.
@@ -161,30 +189,42 @@ impl Registry {
         metrics: Arc<Metrics>,
     ) -> (Self, JoinHandle<()>) {
         let here = Handle::current();
-        Self::start_with(storage, opened, settings, metrics, rand::random(), [&here, &here], || Ok(Marker::Tasks))
+        let (registry, parts) = Self::prepare(storage, opened, settings, metrics, by_chance());
+        (registry, parts.spawn([&here, &here]))
     }
 
     /// As `start`, with the timers of leases on the runtime that reads heartbeats from sockets (`intake`), and the task
     /// on one of its `own`.
     pub fn start_beside(
-        [intake, own]: [&Handle; 2],
+        threads: [&Handle; 2],
         storage: Arc<dyn Storage>,
         opened: Opened,
         settings: Settings,
         metrics: Arc<Metrics>,
     ) -> (Self, JoinHandle<()>) {
-        Self::start_with(storage, opened, settings, metrics, rand::random(), [intake, own], Marker::socket)
+        let (registry, parts) = Self::prepare_with(storage, opened, settings, metrics, by_chance(), Marker::socket);
+        (registry, parts.spawn(threads))
     }
 
-    fn start_with(
+    /// As `start`, but what is to run is the caller's, and all chance comes from `random`: for simulations.
+    pub fn prepare(
         storage: Arc<dyn Storage>,
         opened: Opened,
         settings: Settings,
         metrics: Arc<Metrics>,
-        seed: u64,
-        [intake, own]: [&Handle; 2],
+        random: StdRng,
+    ) -> (Self, Parts) {
+        Self::prepare_with(storage, opened, settings, metrics, random, || Ok(Marker::Tasks))
+    }
+
+    fn prepare_with(
+        storage: Arc<dyn Storage>,
+        opened: Opened,
+        settings: Settings,
+        metrics: Arc<Metrics>,
+        mut random: StdRng,
         marker: impl FnOnce() -> std::io::Result<Marker> + Send + 'static,
-    ) -> (Self, JoinHandle<()>) {
+    ) -> (Self, Parts) {
         let clock = Clock::default();
         let had_state = !opened.records.is_empty() && !opened.restored;
         let (mut state, effects) = State::load(opened.revision, opened.records, clock.unix());
@@ -198,7 +238,8 @@ impl Registry {
             metrics,
             snapshot: Arc::new(ArcSwap::from_pointee(state.snapshot().clone())),
             leases: Arc::default(),
-            pace: Pace { seed },
+            pace: Pace { seed: random.random() },
+            random: Mutex::new(random),
             events: Arc::new(EventLog::new(opened.revision)),
             dirty: Arc::default(),
             dirty_services: Arc::default(),
@@ -218,8 +259,7 @@ impl Registry {
         });
         let task = task::Task::new(&inner, storage, state, effects, Brake::new(settings.brake));
         let (timers, clock) = (Timers::new(inner.leases.clone()), inner.clock.clone());
-        let mut beside = JoinSet::new();
-        let watching = async move {
+        let timing = async move {
             let ended = match marker() {
                 Ok(marker) => timers::run(timers, clock, marker, told).await,
                 Err(error) => Err(error),
@@ -228,13 +268,8 @@ impl Registry {
                 tracing::error!(%error, "the timers of leases have failed");
             }
         };
-        beside.spawn_on(watching, intake);
-        let running = own.spawn(async move {
-            task.run(receiver, opened.commits, notices).await;
-            // Dropped here and not before: the timers end with the registry.
-            drop(beside);
-        });
-        (Self { inner }, running)
+        let task = task.run(receiver, opened.commits, notices);
+        (Self { inner }, Parts { task: Box::pin(task), timers: Box::pin(timing) })
     }
 
     pub fn limits(&self) -> &Limits {
@@ -305,7 +340,7 @@ impl Registry {
         incarnation: Option<Incarnation>,
         instances: Vec<(InstanceKey, Arc<InstanceSpec>)>,
     ) -> Result<(Outcome, Held), Error> {
-        let new_lease = LeaseId(rand::random());
+        let new_lease = LeaseId(self.inner.random.lock().expect("nothing panics while it holds this lock").random());
         let command = Command::Register(Register { lease, ttl, incarnation, instances, new_lease });
         let outcome = self.run(command).await?;
         let (lease, ttl) = outcome.lease.ok_or_else(|| Error::Unavailable { reason: "the lease is gone".into() })?;

@@ -304,7 +304,7 @@ fn plan(state: &State, transactions: Vec<Transaction>) -> Vec<Result<Commit, Com
         for change in &transaction.changes {
             changed.insert(change.key.clone(), change.record.is_some().then_some(revision));
         }
-        Ok(Commit { revision, changes: transaction.changes })
+        Ok(Commit::new(revision, transaction.changes))
     };
     transactions.into_iter().map(plan).collect()
 }
@@ -364,7 +364,7 @@ mod tests {
             opened.commits.recv().await.expect("a commit");
             {
                 let mut inner = store.shared.lock();
-                let commit = Commit { revision: Revision(2), changes: put("2").changes };
+                let commit = Commit::new(Revision(2), put("2").changes);
                 if happened {
                     write_all(
                         &inner.file.as_ref().expect("open").database,
