@@ -136,6 +136,7 @@ pub struct Metrics {
     check_turns: Family<CheckStatus, Counter>,
     check_targets: Gauge,
     streams: Family<Stream, Gauge>,
+    streams_opened: Family<Stream, Counter>,
     responses: Family<Type, Counter>,
     acks: Family<Type, Counter>,
     nacks: Family<Type, Counter>,
@@ -172,6 +173,7 @@ impl Default for Metrics {
             check_turns: Family::default(),
             check_targets: Gauge::default(),
             streams: Family::default(),
+            streams_opened: Family::default(),
             responses: Family::default(),
             acks: Family::default(),
             nacks: Family::default(),
@@ -204,6 +206,8 @@ impl Metrics {
         r.register("check_transitions", "Checks that have turned, by what to", self.check_turns.clone());
         r.register("check_targets", "Checks of instances that are being made", self.check_targets.clone());
         r.register("xds_streams", "xDS streams open", self.streams.clone());
+        let help = "xDS streams that were opened, also by clients that left before they said who they are";
+        r.register("xds_streams_opened", help, self.streams_opened.clone());
         r.register("xds_responses", "xDS responses sent", self.responses.clone());
         r.register("xds_acks", "xDS responses accepted", self.acks.clone());
         r.register("xds_nacks", "xDS responses refused", self.nacks.clone());
@@ -267,7 +271,9 @@ impl Metrics {
     }
 
     pub fn stream_opened(&self, service: &'static str, dialect: &'static str) {
-        self.streams.get_or_create(&Stream { r#type: service, variant: dialect }).inc();
+        let of = Stream { r#type: service, variant: dialect };
+        self.streams.get_or_create(&of).inc();
+        self.streams_opened.get_or_create(&of).inc();
     }
 
     pub fn stream_closed(&self, service: &'static str, dialect: &'static str) {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use convoy_client::proto::{RemovalCause, WatchEvent, WatchKind};
-use tokio::task::JoinSet;
+use tokio::task::JoinHandle;
 
 use crate::support::{
     api::{Api, Face},
@@ -18,7 +18,7 @@ use crate::support::{
 #[derive(Debug)]
 pub struct Journal {
     told: Arc<Mutex<Vec<(Instant, WatchEvent)>>>,
-    _reader: JoinSet<()>,
+    reader: JoinHandle<()>,
 }
 
 impl Journal {
@@ -27,14 +27,17 @@ impl Journal {
         let mut watch = Watch::all(api, Face::Grpc).await;
         watch.synced().await;
         let told = Arc::<Mutex<Vec<_>>>::default();
-        let (mut reader, telling) = (JoinSet::new(), told.clone());
-        reader.spawn(async move {
+        let (telling, begun) = (told.clone(), Instant::now());
+        let reader = tokio::spawn(async move {
+            // However long nothing happens.
             loop {
-                let event = watch.next().await;
-                telling.lock().expect("nobody panics with it").push((Instant::now(), event));
+                match watch.whenever().await {
+                    Ok(event) => telling.lock().expect("nobody panics with it").push((Instant::now(), event)),
+                    Err(why) => break eprintln!("the journal's watch has ended after {:?}: {why}", begun.elapsed()),
+                }
             }
         });
-        Self { told, _reader: reader }
+        Self { told, reader }
     }
 
     /// How much it holds: what comes later, [`since`](Self::since) tells.
@@ -44,6 +47,7 @@ impl Journal {
 
     /// What has been told of instances since a mark.
     pub fn since(&self, mark: usize) -> Vec<(Instant, WatchEvent)> {
+        assert!(!self.reader.is_finished(), "the watch goes on");
         let told = self.told.lock().expect("nobody panics with it");
         told[mark..].iter().filter(|(_, event)| event.instance.is_some()).cloned().collect()
     }
@@ -67,5 +71,11 @@ impl Journal {
     pub async fn all_left(&self, mark: usize, count: usize) -> Vec<(String, RemovalCause, Instant)> {
         let all = async || Some(self.left(mark)).filter(|left| left.len() >= count);
         until("the watch tells of all that have left", all).await
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.reader.abort();
     }
 }

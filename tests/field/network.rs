@@ -112,7 +112,8 @@ impl Network {
         ip(&format!("neigh replace {} lladdr {mac} nud permanent dev {}", self.agents, self.ends().0));
     }
 
-    fn ends(&self) -> (String, String) {
+    /// The names of the wire's ends, here and in the namespace.
+    pub fn ends(&self) -> (String, String) {
         (format!("{}a", self.wire), format!("{}b", self.wire))
     }
 }

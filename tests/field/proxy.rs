@@ -22,7 +22,7 @@ use crate::{
 /// Its node id.
 pub const NODE: &str = "sidecar";
 
-type Endpoints = Vec<(String, u32, HealthStatus)>;
+pub type Endpoints = Vec<(String, u32, HealthStatus)>;
 
 /// Reads and accepts until it is dropped.
 #[derive(Debug)]
@@ -65,6 +65,14 @@ impl Proxy {
     /// How many of its endpoints have this health.
     pub fn count(&self, health: HealthStatus) -> usize {
         self.endpoints().iter().filter(|(.., of)| *of == health).count()
+    }
+
+    /// All that it has had since then, one after the other.
+    #[allow(dead_code, reason = "for the tests of storms")]
+    pub fn all_since(&self, since: Instant) -> Vec<Endpoints> {
+        let held = self.held.lock().expect("nobody panics with it");
+        let begin = held.iter().rposition(|(at, _)| *at <= since).unwrap_or_default();
+        held[begin..].iter().map(|(_, endpoints)| endpoints.clone()).collect()
     }
 
     /// The fewest endpoints that it has had since then, whatever their health.

@@ -52,4 +52,5 @@ mod one_way;
 mod owners;
 mod proxies;
 mod quorum;
+mod together;
 mod weights;

@@ -88,17 +88,20 @@ async fn envoys_go_on_at_another_replica() {
     mesh.ends().await;
 }
 
-struct Mesh {
-    servers: String,
-    replicas: Vec<Convoy>,
-    envoys: [Arc<Envoy>; 2],
-    members: Vec<Member>,
+/// Replicas, agents of `reviews`, and two Envoys under traffic, one in each dialect, whose endpoints are looked at all the
+/// time.
+pub struct Mesh {
+    /// The replicas' addresses for agents and callers.
+    pub servers: String,
+    pub replicas: Vec<Convoy>,
+    pub envoys: [Arc<Envoy>; 2],
+    pub members: Vec<Member>,
     watchers: [Steady; 2],
     loads: [Load; 2],
 }
 
 impl Mesh {
-    async fn start(etcd: &Cluster) -> Self {
+    pub async fn start(etcd: &Cluster) -> Self {
         let configuration = format!("settle: 0s\netcd: {{endpoints: [{}]}}\n", etcd.endpoints().join(", "));
         let mut replicas = Vec::new();
         for _ in 0..REPLICAS {
@@ -129,7 +132,7 @@ impl Mesh {
     }
 
     /// Waits until an Envoy is in sync at a replica, but not at this one: at which.
-    async fn settles(&self, envoy: usize, but: Option<usize>) -> usize {
+    pub async fn settles(&self, envoy: usize, but: Option<usize>) -> usize {
         let what = "Envoy's stream is in sync at a replica";
         until(what, MOVED, async || self.at(envoy, but).await.ok_or("at none".into())).await
     }
@@ -149,7 +152,7 @@ impl Mesh {
     }
 
     /// What each Envoy has been sent, by its node and the counter.
-    async fn updates(&self) -> BTreeMap<String, u64> {
+    pub async fn updates(&self) -> BTreeMap<String, u64> {
         let mut updates = BTreeMap::new();
         for (envoy, filter) in self.envoys.iter().zip(SENT) {
             let counts = envoy.stats(filter).await;
@@ -160,14 +163,14 @@ impl Mesh {
     }
 
     /// Waits for more requests to be answered.
-    async fn goes_on(&self) {
+    pub async fn goes_on(&self) {
         for load in &self.loads {
             load.reaches(load.count() + REQUESTS).await;
         }
     }
 
     /// An agent comes, by whichever replica takes it, and all Envoys have it.
-    async fn changes(&mut self, when: &str) {
+    pub async fn changes(&mut self, when: &str) {
         let begun = Instant::now();
         let member = join(&self.servers, &format!("new-{}", self.members.len())).await;
         let registered = begun.elapsed();
@@ -182,7 +185,7 @@ impl Mesh {
         self.members.push(member);
     }
 
-    async fn ends(self) {
+    pub async fn ends(self) {
         for watcher in self.watchers {
             watcher.has_lost_nothing().await;
         }

@@ -97,6 +97,12 @@ impl Cluster {
         }
     }
 
+    /// `kill -9` of all members, before the end of the first is waited for.
+    pub fn kill_all(&mut self) {
+        (0..self.members.len()).for_each(|at| self.signal(at, Signal::KILL));
+        (0..self.members.len()).for_each(|at| self.kill(at));
+    }
+
     /// Starts a member again on its data.
     pub fn revive(&mut self, at: usize) {
         let member = &mut self.members[at];

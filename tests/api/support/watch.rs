@@ -42,9 +42,15 @@ impl Watch {
 
     /// The next event; none if the stream broke.
     pub async fn unbroken(&mut self) -> Option<WatchEvent> {
+        within("an event", self.whenever()).await.ok()
+    }
+
+    /// The next event, however long it takes, or why there is none.
+    pub async fn whenever(&mut self) -> Result<WatchEvent, String> {
+        let ended = || "the stream has ended".to_owned();
         match self {
-            Self::Http(stream) => within("an event", stream.unbroken()).await,
-            Self::Grpc(stream) => within("an event", stream.message()).await.ok().flatten(),
+            Self::Http(stream) => stream.unbroken().await.ok_or_else(ended),
+            Self::Grpc(stream) => stream.message().await.map_err(|status| format!("{status:?}"))?.ok_or_else(ended),
         }
     }
 
