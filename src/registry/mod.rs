@@ -15,12 +15,15 @@ pub mod pace;
 mod plan;
 pub mod query;
 pub mod selector_index;
+mod starting;
 pub mod state;
 mod task;
 pub mod timers;
 pub mod virtual_service;
 pub mod watch;
 mod wheel;
+
+pub use self::starting::Parts;
 
 #[cfg(test)]
 mod tests;
@@ -36,24 +39,21 @@ use std::{
 
 use arc_swap::ArcSwap;
 use convoy_client::proto::Load;
-use futures_util::future::BoxFuture;
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::{RngExt, rngs::StdRng};
 use tokio::{
-    runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch as watch_channel},
-    task::{JoinHandle, JoinSet},
     time::timeout,
 };
 
 use self::{
-    brake::{Brake, BrakeConfig, Braking, Release, Trust},
+    brake::{BrakeConfig, Braking, Release, Trust},
     clock::Clock,
     command::{CheckReport, Command, Error, Outcome, Register},
     copy::{Copies, Copy},
     lease::{HeardHere, Known, LeaseTable, Renewal, Report},
     pace::Pace,
-    state::{Dirty, Snapshot, State},
-    timers::{Marker, Notice, Timers},
+    state::{Dirty, Snapshot},
+    timers::Notice,
     watch::{EventLog, Watches},
 };
 use crate::{
@@ -62,14 +62,10 @@ use crate::{
         CheckStatus, Incarnation, InstanceId, InstanceKey, InstanceSpec, LeaseId, Limits, OverrideHealth, RawKey,
         RawResource, ReplicaId, Revision, ServiceKey, ServicePatch, Share, UnixMillis, Verdict,
     },
-    storage::{Health, Opened, Storage},
+    storage::Health,
     telemetry::{Census, Metrics},
 };
 
-/// Commands that wait to be planned; the callers of more wait for a place, and not for ever.
-const COMMANDS_WAITING: usize = 4096;
-/// Each holds on to what was the state when it began.
-const BACKUPS_AT_ONCE: usize = 2;
 /// How long a write that failed stands for all: then somebody has to try, or nobody would know that it goes again.
 const STORE_FAILURE_LASTS_MS: u64 = 5_000;
 const COMMAND_PATIENCE: Duration = Duration::from_secs(5);
@@ -114,31 +110,6 @@ struct Inner {
     random: Mutex<StdRng>,
 }
 
-/// What has to run for a registry.
-#[expect(missing_debug_implementations, reason = "futures have none")]
-pub struct Parts {
-    /// Owns the state.
-    pub task: BoxFuture<'static, ()>,
-    /// Of leases. They end with the task.
-    pub timers: BoxFuture<'static, ()>,
-}
-
-impl Parts {
-    fn spawn(self, [intake, own]: [&Handle; 2]) -> JoinHandle<()> {
-        let mut beside = JoinSet::new();
-        beside.spawn_on(self.timers, intake);
-        own.spawn(async move {
-            self.task.await;
-            // Dropped here and not before: the timers end with the registry.
-            drop(beside);
-        })
-    }
-}
-
-fn by_chance() -> StdRng {
-    StdRng::from_rng(&mut rand::rng())
-}
-
 /// What somebody may set.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
@@ -180,98 +151,6 @@ pub enum Heard {
 }
 
 impl Registry {
-    /// Starts the task that owns the state. It ends when the last handle is dropped, or when the store is lost. The
-    /// timers of leases run on the same runtime; where heartbeats come from sockets, see `start_beside`.
-    pub fn start(
-        storage: Arc<dyn Storage>,
-        opened: Opened,
-        settings: Settings,
-        metrics: Arc<Metrics>,
-    ) -> (Self, JoinHandle<()>) {
-        let here = Handle::current();
-        let (registry, parts) = Self::prepare(storage, opened, settings, metrics, by_chance());
-        (registry, parts.spawn([&here, &here]))
-    }
-
-    /// As `start`, with the timers of leases on the runtime that reads heartbeats from sockets (`intake`), and the task
-    /// on one of its `own`.
-    pub fn start_beside(
-        threads: [&Handle; 2],
-        storage: Arc<dyn Storage>,
-        opened: Opened,
-        settings: Settings,
-        metrics: Arc<Metrics>,
-    ) -> (Self, JoinHandle<()>) {
-        let (registry, parts) = Self::prepare_with(storage, opened, settings, metrics, by_chance(), Marker::socket);
-        (registry, parts.spawn(threads))
-    }
-
-    /// As `start`, but what is to run is the caller's, and all chance comes from `random`: for simulations.
-    pub fn prepare(
-        storage: Arc<dyn Storage>,
-        opened: Opened,
-        settings: Settings,
-        metrics: Arc<Metrics>,
-        random: StdRng,
-    ) -> (Self, Parts) {
-        Self::prepare_with(storage, opened, settings, metrics, random, || Ok(Marker::Tasks))
-    }
-
-    fn prepare_with(
-        storage: Arc<dyn Storage>,
-        opened: Opened,
-        settings: Settings,
-        metrics: Arc<Metrics>,
-        mut random: StdRng,
-        marker: impl FnOnce() -> std::io::Result<Marker> + Send + 'static,
-    ) -> (Self, Parts) {
-        let clock = Clock::default();
-        let had_state = !opened.records.is_empty() && !opened.restored;
-        let (mut state, effects) = State::load(opened.revision, opened.records, clock.unix());
-        state.me = opened.replica;
-        let (commands, receiver) = mpsc::channel(COMMANDS_WAITING);
-        let (told, notices) = timers::channel();
-        let inner = Arc::new(Inner {
-            store_id: opened.store_id.into(),
-            limits: settings.limits,
-            clock,
-            metrics,
-            snapshot: Arc::new(ArcSwap::from_pointee(state.snapshot().clone())),
-            leases: Arc::default(),
-            pace: Pace { seed: random.random() },
-            random: Mutex::new(random),
-            events: Arc::new(EventLog::new(opened.revision)),
-            dirty: Arc::default(),
-            dirty_services: Arc::default(),
-            commands,
-            watches: Watches::default(),
-            store_failed_ms: Arc::default(),
-            health: storage.health(),
-            had_state,
-            trust: Arc::default(),
-            braking: Arc::default(),
-            copies: Arc::default(),
-            backups: Arc::new(Semaphore::new(BACKUPS_AT_ONCE)),
-            overdue: Arc::default(),
-            replica: opened.replica,
-            elsewhere: AtomicBool::new(false),
-            notices: told.downgrade(),
-        });
-        let task = task::Task::new(&inner, storage, state, effects, Brake::new(settings.brake));
-        let (timers, clock) = (Timers::new(inner.leases.clone()), inner.clock.clone());
-        let timing = async move {
-            let ended = match marker() {
-                Ok(marker) => timers::run(timers, clock, marker, told).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = ended {
-                tracing::error!(%error, "the timers of leases have failed");
-            }
-        };
-        let task = task.run(receiver, opened.commits, notices);
-        (Self { inner }, Parts { task: Box::pin(task), timers: Box::pin(timing) })
-    }
-
     pub fn limits(&self) -> &Limits {
         &self.inner.limits
     }
