@@ -203,7 +203,7 @@ impl Registry {
             dirty: Arc::default(),
             dirty_services: Arc::default(),
             commands,
-            watches: Watches::default(),
+            watches: Watches::new(intake),
             store_failed_ms: Arc::default(),
             health: storage.health(),
             had_state,
