@@ -229,7 +229,9 @@ impl Task {
                 self.enqueue(queued);
             }
             self.plan_next();
-            if writing.len() < calls && !self.next.transactions.is_empty() {
+            // One that takes a round at a time gets larger ones when those who were answered are back.
+            let is_free = writing.len() < calls && (calls > 1 || self.written.is_empty());
+            if is_free && !self.next.transactions.is_empty() {
                 let after = Round { number: self.next.number + 1, ..Round::default() };
                 let Round { transactions, commands, .. } = std::mem::replace(&mut self.next, after);
                 self.writing.push_back(commands);
