@@ -24,6 +24,9 @@ pub enum Error {
     /// may be repeated.
     #[error("{0}")]
     Unavailable(String),
+    /// The server was reached, and cannot do it now, as when its store is away. As for `Unavailable`.
+    #[error("{0}")]
+    NotNow(String),
     /// No answer came in time. As for `Unavailable`.
     #[error("no answer within {}", crate::json::format_duration(*.0))]
     Deadline(Duration),
@@ -38,7 +41,7 @@ pub enum Error {
 impl Error {
     /// Whether the same call may succeed later.
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Deadline(_))
+        matches!(self, Self::Unavailable(_) | Self::NotNow(_) | Self::Deadline(_))
     }
 
     /// Whether the server said that it does not know what was named.
@@ -78,6 +81,8 @@ impl fmt::Display for Refusal {
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
         match status.code() {
+            // Who only stands between, as a proxy or the transport, does not say why in this way.
+            Code::Unavailable if status.get_details_error_info().is_some() => Self::NotNow(status.message().into()),
             Code::Unavailable | Code::Unknown | Code::Internal | Code::Aborted | Code::Cancelled | Code::DataLoss => {
                 Self::Unavailable(with_causes(&status))
             }
@@ -133,6 +138,14 @@ mod tests {
         assert_eq!((refusal.reason.as_str(), refusal.message.as_str()), ("invalid_argument", "ports[0].port is 0"));
         assert_eq!((refusal.field.as_deref(), refusal.value.as_deref()), (Some("ports[0].port"), Some("0")));
         assert_eq!(refusal.rule.as_deref(), Some("1 to 65535"));
+    }
+
+    #[test]
+    fn who_answers_that_it_cannot_was_reached() {
+        let details = ErrorDetails::with_error_info("unavailable", "convoy", HashMap::new());
+        let said = Error::from(Status::with_error_details(Code::Unavailable, "the store is away", details));
+        assert!(matches!(&said, Error::NotNow(why) if why == "the store is away") && said.is_temporary());
+        assert!(matches!(Error::from(Status::unavailable("no route")), Error::Unavailable(_)));
     }
 
     #[test]

@@ -57,6 +57,11 @@ impl Problem {
         Self { field: field.into(), value: value.to_string(), rule: rule.into(), ..Self::new(code, message) }
     }
 
+    /// Whether it says that a proxy is not connected.
+    pub(super) fn is_no_proxy(&self) -> bool {
+        self.code == "not_found" && self.field == "node"
+    }
+
     fn row(&self) -> (StatusCode, Code) {
         let row = TABLE.iter().find(|(code, ..)| *code == self.code);
         row.map_or((StatusCode::INTERNAL_SERVER_ERROR, Code::Internal), |(_, http, grpc)| (*http, *grpc))

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use convoy_client::proto::{self, ExplanationStep, StepOutcome};
+use convoy_client::proto::{self, ExplanationStep, StepOutcome, explain_client::ExplainClient};
 
 use super::{Api, error::Problem, proxies::no_proxy};
 use crate::{
@@ -17,7 +17,15 @@ use crate::{
 const MAX_SELECTORS: usize = 20;
 
 impl Api {
-    pub fn explain_instance(&self, request: &proto::ExplainInstanceRequest) -> Result<proto::Explanation, Problem> {
+    pub async fn explain_instance(
+        &self,
+        request: &proto::ExplainInstanceRequest,
+    ) -> Result<proto::Explanation, Problem> {
+        let there = async |channel| ExplainClient::new(channel).explain_instance(request.clone()).await;
+        self.or_at_its_replica(&request.proxy, self.explain_here(request), there).await
+    }
+
+    fn explain_here(&self, request: &proto::ExplainInstanceRequest) -> Result<proto::Explanation, Problem> {
         let key = parse::instance_key(&request.namespace, &request.service, &request.id)?;
         let snapshot = self.registry.snapshot();
         let explanation = proto::Explanation {

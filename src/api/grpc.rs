@@ -144,7 +144,7 @@ impl WatchCall {
 
     async fn open(self, request: proto::WatchRequest) -> Result<Response<MessageStream>, Status> {
         let (api, threads) = (self.shell.api.clone(), self.threads.clone());
-        let opening = self.threads.spawn(async move { api.watch(&request) });
+        let opening = self.threads.spawn(async move { api.watch(&request).await });
         let watching = opening.await.map_err(|_| Problem::new("unavailable", "the watch cannot be opened now"))??;
         Ok(Response::new(self.shell.until_stopped(watching.messages(threads).map(Ok))))
     }
@@ -297,7 +297,7 @@ impl Explain for Shell {
         &self,
         request: Request<proto::ExplainInstanceRequest>,
     ) -> Result<Response<proto::Explanation>, Status> {
-        Ok(Response::new(self.api.explain_instance(request.get_ref())?))
+        Ok(Response::new(self.api.explain_instance(request.get_ref()).await?))
     }
 }
 
@@ -321,14 +321,14 @@ impl Proxies for Shell {
         &self,
         request: Request<proto::RetryProxyRequest>,
     ) -> Result<Response<proto::RetryProxyResponse>, Status> {
-        Ok(Response::new(self.api.retry_proxy(request.get_ref())?))
+        Ok(Response::new(self.api.retry_proxy(request.get_ref()).await?))
     }
 
     async fn get_proxy_config(
         &self,
         request: Request<proto::GetProxyConfigRequest>,
     ) -> Result<Response<proto::GetProxyConfigResponse>, Status> {
-        Ok(Response::new(self.api.get_proxy_config(request.get_ref())?))
+        Ok(Response::new(self.api.get_proxy_config(request.get_ref()).await?))
     }
 
     async fn get_convergence(

@@ -301,7 +301,7 @@ async fn explain_instance(
     query: Result<Query<ExplainQuery>, QueryError>,
 ) -> Answer<proto::Explanation> {
     let proxy = parsed(query)?.proxy;
-    shell.api.explain_instance(&proto::ExplainInstanceRequest { namespace, service, id, proxy }).map(Json)
+    shell.api.explain_instance(&proto::ExplainInstanceRequest { namespace, service, id, proxy }).await.map(Json)
 }
 
 async fn get_service_load(State(shell): Shared, At(path): At<ServicePath>) -> Answer<proto::ServiceLoad> {
@@ -399,7 +399,7 @@ async fn watch_events(
         // An error is the sender's end: Convoy has stopped.
         let _ = stopping.wait_for(|stopping| *stopping).await;
     };
-    Ok(shell.api.watch(&request)?.event_stream(stopped))
+    Ok(shell.api.watch(&request).await?.event_stream(stopped))
 }
 
 /// The file itself.

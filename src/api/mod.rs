@@ -10,6 +10,7 @@ mod explain;
 pub mod grpc;
 pub mod http;
 mod load;
+mod passed_on;
 mod proxies;
 mod query;
 mod resources;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use convoy_client::proto;
+use convoy_client::proto::{self, proxies_client::ProxiesClient};
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
@@ -51,17 +51,30 @@ impl Api {
         Ok(proto::GetProxyResponse { proxies, unknown_replicas })
     }
 
-    pub fn retry_proxy(&self, request: &proto::RetryProxyRequest) -> Result<proto::RetryProxyResponse, Problem> {
+    pub async fn retry_proxy(&self, request: &proto::RetryProxyRequest) -> Result<proto::RetryProxyResponse, Problem> {
+        let there = async |channel| ProxiesClient::new(channel).retry_proxy(request.clone()).await;
+        self.or_at_its_replica(&request.node, self.retry_here(request), there).await
+    }
+
+    fn retry_here(&self, request: &proto::RetryProxyRequest) -> Result<proto::RetryProxyResponse, Problem> {
         let retried = self.survey.proxies.retry(&request.node);
         let retried =
             retried.ok_or_else(|| no_proxy(&request.node, "is not connected", "that of a connected proxy"))?;
         Ok(proto::RetryProxyResponse { resources: u32::try_from(retried).unwrap_or(u32::MAX) })
     }
 
-    pub fn get_proxy_config(
+    pub async fn get_proxy_config(
         &self,
         request: &proto::GetProxyConfigRequest,
     ) -> Result<proto::GetProxyConfigResponse, Problem> {
+        let there = async |channel| {
+            let client = ProxiesClient::new(channel).max_decoding_message_size(usize::MAX);
+            { client }.get_proxy_config(request.clone()).await
+        };
+        self.or_at_its_replica(&request.node, self.config_here(request), there).await
+    }
+
+    fn config_here(&self, request: &proto::GetProxyConfigRequest) -> Result<proto::GetProxyConfigResponse, Problem> {
         let kind = optional(&request.r#type, resource_type)?;
         let mut streams = self.survey.proxies.streams();
         streams.retain(|stream| stream.client.id == request.node);

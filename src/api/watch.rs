@@ -44,13 +44,16 @@ pub(super) struct Watching {
 }
 
 impl Api {
-    pub(super) fn watch(&self, request: &proto::WatchRequest) -> Result<Watching, Problem> {
+    pub(super) async fn watch(&self, request: &proto::WatchRequest) -> Result<Watching, Problem> {
         let filter = Filter {
             namespace: optional(&request.namespace, |name| Namespace::parse("namespace", name))?,
             service: optional(&request.service, |name| ServiceName::parse("service", name))?,
             selector: optional(&request.selector, |text| InstanceSelector::parse("selector", text, Knows::Stored))?,
         };
         let resume = (!request.resume.is_empty()).then_some(request.resume.as_str());
+        if let Some(token) = resume {
+            self.registry.catch_up_with(token).await;
+        }
         let watch = self.registry.watch(filter, resume)?;
         Ok(Watching { api: self.clone(), watch })
     }

@@ -21,6 +21,10 @@ fn write_report(text: &mut String, error: &anyhow::Error, server: &str) -> std::
                 "  fix: see that `convoy serve` runs there, or name another address with --server or CONVOY_ADDR"
             )
         }
+        Some(Error::NotNow(why)) => {
+            writeln!(text, "error: Convoy at {server} cannot do this now: {why}")?;
+            writeln!(text, "  fix: try again; if it lasts, its log and /readyz say what it lacks")
+        }
         Some(Error::Deadline(_)) => {
             writeln!(text, "error: Convoy at {server} gave {error:#}")?;
             writeln!(text, "  fix: give it longer with --timeout, or see why it is slow")
@@ -83,6 +87,7 @@ mod tests {
                 Error::Unavailable("Connection refused".into()).into(),
                 &["no answer from Convoy at http://x:1: Connection refused", "convoy serve", "CONVOY_ADDR"][..],
             ),
+            (Error::NotNow("the store is away".into()).into(), &["http://x:1 cannot do this now: the store is away"]),
             (Error::Deadline(std::time::Duration::from_secs(5)).into(), &["no answer within 5s", "--timeout"]),
             (
                 refusal(Code::InvalidArgument, "INVALID_PORT", Some("ports[0].port")),

@@ -53,6 +53,14 @@ impl Peers {
         Others { said: said.into_iter().flat_map(|of| of.proxies).collect(), unknown }
     }
 
+    /// Another replica that a node is connected to: its name, and its API.
+    pub async fn replica_of(&self, node: &str) -> Option<(String, Channel)> {
+        let proxies = self.proxies("", node).await.said;
+        let at = proxies.into_iter().find(|proxy| proxy.connected)?.replica;
+        let (id, replica) = self.others().into_iter().find(|(_, replica)| name(replica) == at)?;
+        Some((at, self.channels.channel(id, &replica)))
+    }
+
     async fn ask<T>(
         &self,
         ask: impl Fn(PeersClient<Channel>) -> BoxFuture<'static, Result<Response<T>, Status>>,

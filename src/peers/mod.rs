@@ -78,14 +78,17 @@ pub trait Link: Debug + Send + Sync {
 struct Channels(Mutex<HashMap<ReplicaId, Channel>>);
 
 impl Channels {
-    fn client(&self, id: ReplicaId, replica: &Replica) -> PeersClient<Channel> {
+    fn channel(&self, id: ReplicaId, replica: &Replica) -> Channel {
         let mut channels = self.0.lock().expect("nothing panics while it holds this lock");
         let connect = || {
             let endpoint = Endpoint::from(uri(replica)).connect_timeout(CONNECT).tcp_nodelay(true);
             endpoint.http2_keep_alive_interval(Duration::from_secs(5)).connect_lazy()
         };
-        let channel = channels.entry(id).or_insert_with(connect).clone();
-        PeersClient::new(channel).max_decoding_message_size(MESSAGE_BYTES)
+        channels.entry(id).or_insert_with(connect).clone()
+    }
+
+    fn client(&self, id: ReplicaId, replica: &Replica) -> PeersClient<Channel> {
+        PeersClient::new(self.channel(id, replica)).max_decoding_message_size(MESSAGE_BYTES)
     }
 
     /// Forgets those that have gone.

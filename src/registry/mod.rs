@@ -15,6 +15,7 @@ pub mod pace;
 mod plan;
 pub mod query;
 pub mod selector_index;
+mod starting;
 pub mod state;
 mod task;
 pub mod timers;
@@ -22,13 +23,15 @@ pub mod virtual_service;
 pub mod watch;
 mod wheel;
 
+pub use self::starting::Parts;
+
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -36,22 +39,21 @@ use std::{
 
 use arc_swap::ArcSwap;
 use convoy_client::proto::Load;
+use rand::{RngExt, rngs::StdRng};
 use tokio::{
-    runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch as watch_channel},
-    task::{JoinHandle, JoinSet},
     time::timeout,
 };
 
 use self::{
-    brake::{Brake, BrakeConfig, Braking, Release, Trust},
+    brake::{BrakeConfig, Braking, Release, Trust},
     clock::Clock,
     command::{CheckReport, Command, Error, Outcome, Register},
     copy::{Copies, Copy},
     lease::{HeardHere, Known, LeaseTable, Renewal, Report},
     pace::Pace,
-    state::{Dirty, Snapshot, State},
-    timers::{Marker, Notice, Timers},
+    state::{Dirty, Snapshot},
+    timers::Notice,
     watch::{EventLog, Watches},
 };
 use crate::{
@@ -60,14 +62,10 @@ use crate::{
         CheckStatus, Incarnation, InstanceId, InstanceKey, InstanceSpec, LeaseId, Limits, OverrideHealth, RawKey,
         RawResource, ReplicaId, Revision, ServiceKey, ServicePatch, Share, UnixMillis, Verdict,
     },
-    storage::{Health, Opened, Storage},
+    storage::Health,
     telemetry::{Census, Metrics},
 };
 
-/// Commands that wait to be planned; the callers of more wait for a place, and not for ever.
-const COMMANDS_WAITING: usize = 4096;
-/// Each holds on to what was the state when it began.
-const BACKUPS_AT_ONCE: usize = 2;
 /// How long a write that failed stands for all: then somebody has to try, or nobody would know that it goes again.
 const STORE_FAILURE_LASTS_MS: u64 = 5_000;
 const COMMAND_PATIENCE: Duration = Duration::from_secs(5);
@@ -109,6 +107,7 @@ struct Inner {
     elsewhere: AtomicBool,
     /// To the registry's task, which ends with the timers that send there.
     notices: mpsc::WeakSender<Vec<Notice>>,
+    random: Mutex<StdRng>,
 }
 
 /// What somebody may set.
@@ -152,91 +151,6 @@ pub enum Heard {
 }
 
 impl Registry {
-    /// Starts the task that owns the state. It ends when the last handle is dropped, or when the store is lost. The
-    /// timers of leases run on the same runtime; where heartbeats come from sockets, see `start_beside`.
-    pub fn start(
-        storage: Arc<dyn Storage>,
-        opened: Opened,
-        settings: Settings,
-        metrics: Arc<Metrics>,
-    ) -> (Self, JoinHandle<()>) {
-        let here = Handle::current();
-        Self::start_with(storage, opened, settings, metrics, rand::random(), [&here, &here], || Ok(Marker::Tasks))
-    }
-
-    /// As `start`, with the timers of leases on the runtime that reads heartbeats from sockets (`intake`), and the task
-    /// on one of its `own`.
-    pub fn start_beside(
-        [intake, own]: [&Handle; 2],
-        storage: Arc<dyn Storage>,
-        opened: Opened,
-        settings: Settings,
-        metrics: Arc<Metrics>,
-    ) -> (Self, JoinHandle<()>) {
-        Self::start_with(storage, opened, settings, metrics, rand::random(), [intake, own], Marker::socket)
-    }
-
-    fn start_with(
-        storage: Arc<dyn Storage>,
-        opened: Opened,
-        settings: Settings,
-        metrics: Arc<Metrics>,
-        seed: u64,
-        [intake, own]: [&Handle; 2],
-        marker: impl FnOnce() -> std::io::Result<Marker> + Send + 'static,
-    ) -> (Self, JoinHandle<()>) {
-        let clock = Clock::default();
-        let had_state = !opened.records.is_empty() && !opened.restored;
-        let (mut state, effects) = State::load(opened.revision, opened.records, clock.unix());
-        state.me = opened.replica;
-        let (commands, receiver) = mpsc::channel(COMMANDS_WAITING);
-        let (told, notices) = timers::channel();
-        let inner = Arc::new(Inner {
-            store_id: opened.store_id.into(),
-            limits: settings.limits,
-            clock,
-            metrics,
-            snapshot: Arc::new(ArcSwap::from_pointee(state.snapshot().clone())),
-            leases: Arc::default(),
-            pace: Pace { seed },
-            events: Arc::new(EventLog::new(opened.revision)),
-            dirty: Arc::default(),
-            dirty_services: Arc::default(),
-            commands,
-            watches: Watches::new(intake),
-            store_failed_ms: Arc::default(),
-            health: storage.health(),
-            had_state,
-            trust: Arc::default(),
-            braking: Arc::default(),
-            copies: Arc::default(),
-            backups: Arc::new(Semaphore::new(BACKUPS_AT_ONCE)),
-            overdue: Arc::default(),
-            replica: opened.replica,
-            elsewhere: AtomicBool::new(false),
-            notices: told.downgrade(),
-        });
-        let task = task::Task::new(&inner, storage, state, effects, Brake::new(settings.brake));
-        let (timers, clock) = (Timers::new(inner.leases.clone()), inner.clock.clone());
-        let mut beside = JoinSet::new();
-        let watching = async move {
-            let ended = match marker() {
-                Ok(marker) => timers::run(timers, clock, marker, told).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = ended {
-                tracing::error!(%error, "the timers of leases have failed");
-            }
-        };
-        beside.spawn_on(watching, intake);
-        let running = own.spawn(async move {
-            task.run(receiver, opened.commits, notices).await;
-            // Dropped here and not before: the timers end with the registry.
-            drop(beside);
-        });
-        (Self { inner }, running)
-    }
-
     pub fn limits(&self) -> &Limits {
         &self.inner.limits
     }
@@ -305,7 +219,7 @@ impl Registry {
         incarnation: Option<Incarnation>,
         instances: Vec<(InstanceKey, Arc<InstanceSpec>)>,
     ) -> Result<(Outcome, Held), Error> {
-        let new_lease = LeaseId(rand::random());
+        let new_lease = LeaseId(self.inner.random.lock().expect("nothing panics while it holds this lock").random());
         let command = Command::Register(Register { lease, ttl, incarnation, instances, new_lease });
         let outcome = self.run(command).await?;
         let (lease, ttl) = outcome.lease.ok_or_else(|| Error::Unavailable { reason: "the lease is gone".into() })?;

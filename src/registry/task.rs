@@ -127,6 +127,8 @@ pub(super) struct Task {
     dirty: Arc<DirtySet<Dirty>>,
     dirty_services: Arc<DirtySet<ServiceKey>>,
     store_failed_ms: Arc<AtomicU64>,
+    /// The last write did.
+    fails: bool,
     /// What has changed since the last snapshot was published.
     changed: BTreeSet<Dirty>,
     replicas_changed: bool,
@@ -173,6 +175,7 @@ impl Task {
             dirty: inner.dirty.clone(),
             dirty_services: inner.dirty_services.clone(),
             store_failed_ms: inner.store_failed_ms.clone(),
+            fails: false,
             changed: BTreeSet::new(),
             replicas_changed: false,
             drains: Wheel::default(),
@@ -369,7 +372,17 @@ impl Task {
 
     /// The store's word on the round.
     fn written(&mut self, outcomes: Vec<Result<Revision, CommitError>>) {
-        let failed = outcomes.iter().any(|outcome| matches!(outcome, Err(CommitError::Unavailable(_))));
+        let reason = outcomes.iter().find_map(|outcome| match outcome {
+            Err(CommitError::Unavailable(reason)) => Some(reason),
+            _ => None,
+        });
+        let failed = reason.is_some();
+        // What fails is tried again and again: it is said once.
+        match (reason, std::mem::replace(&mut self.fails, failed)) {
+            (Some(reason), false) => tracing::error!(reason, "writes fail"),
+            (None, true) => tracing::info!("writes go through again"),
+            _ => {}
+        }
         let failed_ms = if failed { self.clock.elapsed_ms().max(1) } else { 0 };
         self.store_failed_ms.store(failed_ms, Ordering::Relaxed);
         for (mut in_flight, outcome) in self.writing.pop_front().into_iter().flatten().zip(outcomes) {
@@ -456,7 +469,7 @@ impl Task {
     fn refuse(&mut self, pending: Pending, error: Error) {
         self.metrics.write(pending.command.as_str(), false);
         if let Error::Unavailable { reason } = &error {
-            tracing::error!(reason, "a write has failed");
+            tracing::debug!(reason, "a write has failed");
             let later = self.clock.handled_ms() + EXPIRY_RETRY_MS;
             match &pending.command {
                 // Until it is tried again its agent may still renew it.
@@ -475,6 +488,7 @@ impl Task {
 
     fn apply(&mut self, commit: Commit) {
         let revision = commit.revision;
+        let merged = commit.merged_after.map(|after| (after, revision));
         let effects = self.state.apply(commit, self.clock.unix());
         for event in &effects.events {
             self.brake.follow(event, self.clock.handled_ms());
@@ -485,7 +499,7 @@ impl Task {
         }
         self.set_timers(&effects);
         self.leases.set_applied(revision);
-        self.events.push(effects.events);
+        self.events.push(effects.events, merged);
         self.changed.extend(effects.dirty);
     }
 

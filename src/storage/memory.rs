@@ -56,7 +56,7 @@ impl State {
                 None => self.revisions.remove(&key),
             };
         }
-        Ok(Commit { revision: self.revision, changes: transaction.changes })
+        Ok(Commit::new(self.revision, transaction.changes))
     }
 }
 

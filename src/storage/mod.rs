@@ -78,11 +78,20 @@ pub struct Transaction {
     pub lazy: bool,
 }
 
-/// One atomic write that happened.
+/// One atomic write that happened; or what several came to, of which not all are known on their own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Commit {
     pub revision: Revision,
     pub changes: Vec<Change>,
+    /// It is what all writes after this revision came to.
+    pub merged_after: Option<Revision>,
+}
+
+impl Commit {
+    /// One write.
+    pub fn new(revision: Revision, changes: Vec<Change>) -> Self {
+        Self { revision, changes, merged_after: None }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

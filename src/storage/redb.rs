@@ -444,7 +444,7 @@ impl<'a> Group<'a> {
                 && let Some(transactions) = next()
             {
                 self.plan(transactions);
-                for Commit { revision, changes } in self.outcomes.last().into_iter().flatten().flatten() {
+                for Commit { revision, changes, .. } in self.outcomes.last().into_iter().flatten().flatten() {
                     for Change { key, record } in changes {
                         let key = record::encode_key(key);
                         match record {
@@ -484,7 +484,7 @@ impl<'a> Group<'a> {
             for change in &transaction.changes {
                 self.changed.insert(change.key.clone(), change.record.is_some().then_some(self.revision));
             }
-            Ok(Commit { revision: self.revision, changes: transaction.changes })
+            Ok(Commit::new(self.revision, transaction.changes))
         });
         let outcomes = outcomes.collect();
         self.outcomes.push(outcomes);
@@ -557,7 +557,7 @@ mod tests {
             opened.commits.recv().await.expect("a commit");
             {
                 let mut inner = store.shared.lock();
-                let commit = Commit { revision: Revision(2), changes: put("2").changes };
+                let commit = Commit::new(Revision(2), put("2").changes);
                 if happened {
                     let database = &inner.file.as_ref().expect("open").database;
                     let mut calls = vec![vec![put("2")]].into_iter();

@@ -41,7 +41,9 @@ mod wait;
 #[path = "../support/wheel.rs"]
 mod wheel;
 
+mod asked;
 mod away;
+mod backup;
 mod barrier;
 mod brake;
 mod checks;

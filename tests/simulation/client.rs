@@ -3,22 +3,29 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    sync::Arc,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use convoy::{
     model::{Namespace, Node, UnixMillis},
     translate::{Imports, ResourceType, View, build, names::OUTBOUND},
     xds::{
+        self,
         cache::Cache,
-        protocol::{Dialect, Features, Now, Readiness, Received},
+        protocol::{Dialect, Now, Readiness, Received},
         session::Session,
+        status::{Proxies, Stream},
         view_catalog::ViewCatalog,
     },
 };
 use envoy_types::pb::{
     envoy::{
-        config::route::v3::{RouteConfiguration, route::Action, route_action::ClusterSpecifier},
+        config::{
+            core::v3::{HealthStatus, address::Address},
+            endpoint::v3::{ClusterLoadAssignment, LbEndpoint, lb_endpoint::HostIdentifier},
+            route::v3::{RouteConfiguration, route::Action, route_action::ClusterSpecifier},
+        },
         service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse},
     },
     google::rpc::Status,
@@ -49,44 +56,57 @@ struct Held {
 }
 
 pub struct Client {
-    dialect: Dialect,
-    session: Session,
+    /// As Convoy sees it, with its session.
+    stream: Arc<Stream>,
+    proxies: Arc<Proxies>,
     catalog: ViewCatalog,
     inbox: VecDeque<Delivery>,
     held: BTreeMap<ResourceType, Held>,
+    /// By cluster.
+    endpoints: HashMap<String, BTreeMap<IpAddr, HealthStatus>>,
     /// It has refused something on this stream, and may lack it until that changes.
     pub has_refused: bool,
     /// Of the state of the world nothing is known about what a client held before it came back.
     order_is_known: bool,
 }
 
-/// Selectors go by its id.
-fn node(id: &str) -> Arc<Node> {
-    Arc::new(Node { id: id.into(), ..Node::default() })
-}
-
 fn now() -> Now {
     Now { at: Instant::now(), unix: UnixMillis(1) }
 }
 
+fn stream(dialect: Dialect, client: xds::node::Client, catalog: &ViewCatalog) -> Arc<Stream> {
+    let session = Mutex::new(Session::new(dialect, None, client.features));
+    let mailbox = catalog.mailbox.clone();
+    Arc::new(Stream { client, address: None, dialect, connected_at: UnixMillis(1), session, mailbox })
+}
+
 impl Client {
+    /// Selectors go by its name.
     pub fn connect(
         id: u64,
+        name: &str,
         dialect: Dialect,
-        namespace_name: &str,
+        namespace: &str,
         imports: Option<&[&str]>,
-        cache: Arc<Cache>,
+        (cache, proxies): (Arc<Cache>, Arc<Proxies>),
     ) -> Self {
-        let namespace = Namespace::parse("namespace", namespace_name).expect("a label");
+        let namespace = Namespace::parse("namespace", namespace).expect("a label");
         let imports = imports.map(|names| Imports::parse("imports", names.iter().copied(), &namespace).expect("names"));
         let view =
             View { namespace, outbound: "127.0.0.1:15001".parse().ok(), imports: imports.map(Arc::new), grpc: false };
+        let node = Arc::new(Node { id: name.into(), ..Node::default() });
+        let catalog = ViewCatalog::new(cache, &view, node.clone(), id);
+        let (cluster, user_agent, features) = Default::default();
+        let client = xds::node::Client { id: name.into(), cluster, user_agent, view, features, node };
+        let stream = stream(dialect, client, &catalog);
+        proxies.insert(id, stream.clone());
         let mut client = Self {
-            dialect,
-            session: Session::new(dialect, None, Features::default()),
-            catalog: ViewCatalog::new(cache, &view, node(namespace_name), id),
+            stream,
+            proxies,
+            catalog,
             inbox: VecDeque::new(),
             held: BTreeMap::new(),
+            endpoints: HashMap::new(),
             has_refused: false,
             order_is_known: true,
         };
@@ -94,16 +114,41 @@ impl Client {
         client
     }
 
-    /// A new stream: says what it follows, and what it has.
-    pub fn reconnect(&mut self, id: u64) {
-        self.session = Session::new(self.dialect, None, Features::default());
-        let (cache, view) = (self.catalog.cache.clone(), self.catalog.view.view.clone());
-        self.catalog = ViewCatalog::new(cache, &view, node(view.namespace.as_str()), id);
+    /// A new stream, of the same server or another: says what it follows, and what it has.
+    pub fn reconnect(&mut self, id: u64, (cache, proxies): (Arc<Cache>, Arc<Proxies>)) {
+        self.leave();
+        let Stream { client, dialect, .. } = &*self.stream;
+        let (client, dialect) = (client.clone(), *dialect);
+        self.catalog = ViewCatalog::new(cache, &client.view, client.node.clone(), id);
+        self.stream = stream(dialect, client, &self.catalog);
+        proxies.insert(id, self.stream.clone());
+        self.proxies = proxies;
         self.inbox.clear();
         // Who refused the routes that a removed cluster waited for has been left with those that lead to it.
-        self.order_is_known = self.dialect == Dialect::Incremental && !self.has_refused;
+        self.order_is_known = dialect == Dialect::Incremental && !self.has_refused;
         self.has_refused = false;
         self.open();
+    }
+
+    /// Its stream ends, as the server sees it.
+    pub fn leave(&self) {
+        let told = *self.catalog.cache.told().borrow();
+        self.proxies.remove(self.catalog.mailbox.id, told, now());
+    }
+
+    fn session(&self) -> MutexGuard<'_, Session> {
+        self.stream.session.lock().expect("nobody panics with it")
+    }
+
+    /// The endpoints of a cluster that it has, and how it was told they are.
+    pub fn endpoints(&self, cluster: &str) -> &BTreeMap<IpAddr, HealthStatus> {
+        static NONE: BTreeMap<IpAddr, HealthStatus> = BTreeMap::new();
+        self.endpoints.get(cluster).unwrap_or(&NONE)
+    }
+
+    fn read_endpoints(&mut self) {
+        let held = self.held.get(&ResourceType::Endpoint).into_iter().flat_map(|held| &held.resources);
+        self.endpoints = held.map(|(cluster, (_, bytes))| (cluster.clone(), endpoints(bytes))).collect();
     }
 
     fn open(&mut self) {
@@ -128,7 +173,7 @@ impl Client {
     ) {
         let held = self.held.entry(kind).or_default();
         let error_detail = error.map(|message| Status { code: 3, message: message.into(), ..Default::default() });
-        let received = match self.dialect {
+        let received = match self.stream.dialect {
             Dialect::Incremental => {
                 let versions = held.resources.iter().map(|(name, (version, _))| (name.clone(), version.clone()));
                 let initial: HashMap<String, String> = if first { versions.collect() } else { HashMap::new() };
@@ -141,7 +186,7 @@ impl Client {
                     error_detail,
                     ..Default::default()
                 };
-                self.session.receive_incremental(request, now(), &self.catalog)
+                self.session().receive_incremental(request, now(), &self.catalog)
             }
             Dialect::StateOfTheWorld => {
                 let request = DiscoveryRequest {
@@ -152,26 +197,29 @@ impl Client {
                     error_detail,
                     ..Default::default()
                 };
-                self.session.receive_state_of_the_world(request, now(), &self.catalog)
+                self.session().receive_state_of_the_world(request, now(), &self.catalog)
             }
         };
         let Received { interest, .. } = received.expect("a request that keeps the rules");
         if let Some(interest) = interest {
             self.catalog.follow(&interest);
         }
+        self.proxies.raise();
     }
 
     /// The server's side: takes the dirty names, and sends what can go.
-    pub async fn serve(&mut self) -> bool {
+    pub fn serve(&mut self) -> bool {
+        let stream = self.stream.clone();
+        let mut session = stream.session.lock().expect("nobody panics with it");
         let news = self.catalog.mailbox.take();
         for ((kind, name), revision) in news.names {
-            self.session.mark_dirty(kind, name, revision);
+            session.mark_dirty(kind, name, revision);
         }
         if let Some(since) = news.selection {
-            self.catalog.reselect(&mut self.session, since);
+            self.catalog.reselect(&mut session, since);
         }
-        let Some(response) = self.session.poll(now(), &self.catalog, Readiness::Ready) else { return false };
-        let delivery = read(self.dialect, response.kind.expect("a known type"), &response.chunks.concat());
+        let Some(response) = session.poll(now(), &self.catalog, Readiness::Ready) else { return false };
+        let delivery = read(stream.dialect, response.kind.expect("a known type"), &response.chunks.concat());
         self.inbox.push_back(delivery);
         true
     }
@@ -188,7 +236,7 @@ impl Client {
             return true;
         }
         held.version = delivery.version;
-        if self.dialect == Dialect::StateOfTheWorld && kind.is_full_set() {
+        if self.stream.dialect == Dialect::StateOfTheWorld && kind.is_full_set() {
             held.resources.clear();
         }
         for (name, version, bytes) in delivery.resources {
@@ -202,6 +250,9 @@ impl Client {
         }
         self.say(kind, Vec::new(), Vec::new(), false, None);
         self.follow(kind);
+        if matches!(kind, ResourceType::Cluster | ResourceType::Endpoint) {
+            self.read_endpoints();
+        }
         self.check_routes();
         true
     }
@@ -244,7 +295,11 @@ impl Client {
             for route in routes.virtual_hosts.iter().flat_map(|host| &host.routes) {
                 let Some(Action::Route(action)) = &route.action else { continue };
                 let Some(ClusterSpecifier::Cluster(cluster)) = &action.cluster_specifier else { continue };
-                assert!(clusters.contains(cluster), "a route leads to {cluster}, which {:?} has not got", self.dialect);
+                assert!(
+                    clusters.contains(cluster),
+                    "a route leads to {cluster}, which {:?} has not got",
+                    self.stream.dialect
+                );
             }
         }
     }
@@ -270,7 +325,7 @@ impl Client {
             let resources = &self.held[&kind].resources;
             let mut found: BTreeMap<String, Vec<u8>> =
                 resources.iter().map(|(name, (_, bytes))| (name.clone(), bytes.clone())).collect();
-            if self.dialect == Dialect::StateOfTheWorld && !kind.is_full_set() {
+            if self.stream.dialect == Dialect::StateOfTheWorld && !kind.is_full_set() {
                 // That something is gone cannot be said there: it goes with the cluster or listener that led to it.
                 found.retain(|name, _| expected.contains_key(name));
             }
@@ -278,7 +333,11 @@ impl Client {
             let wrong = names.into_iter().filter(|name| found.get(*name) != expected.get(*name));
             let has = |name: &String| (name.clone(), found.contains_key(name), expected.contains_key(name));
             let wrong: Vec<_> = wrong.map(has).collect();
-            assert!(wrong.is_empty(), "{kind:?} of {:?}: name, whether it has it, and should: {wrong:?}", self.dialect);
+            assert!(
+                wrong.is_empty(),
+                "{kind:?} of {:?}: name, whether it has it, and should: {wrong:?}",
+                self.stream.dialect
+            );
         }
     }
 }
@@ -320,4 +379,18 @@ fn name_of(resource: &[u8]) -> String {
         name: String,
     }
     Named::decode(resource).expect("valid").name
+}
+
+fn endpoints(assignment: &[u8]) -> BTreeMap<IpAddr, HealthStatus> {
+    let assignment = ClusterLoadAssignment::decode(assignment).expect("valid");
+    let all = assignment.endpoints.into_iter().flat_map(|place| place.lb_endpoints);
+    all.filter_map(|one| Some((address(&one)?, one.health_status()))).collect()
+}
+
+fn address(endpoint: &LbEndpoint) -> Option<IpAddr> {
+    let Some(HostIdentifier::Endpoint(endpoint)) = &endpoint.host_identifier else { return None };
+    match endpoint.address.as_ref()?.address.as_ref()? {
+        Address::SocketAddress(at) => at.address.parse().ok(),
+        _ => None,
+    }
 }

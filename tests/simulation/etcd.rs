@@ -16,9 +16,10 @@ use convoy::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::{
     sync::{Notify, mpsc, watch},
-    task::JoinHandle,
     time::{Instant, sleep, sleep_until},
 };
+
+use crate::trace::note;
 
 /// How long a replica's key outlives it.
 pub const KEY_TTL: Duration = Duration::from_secs(10);
@@ -32,6 +33,8 @@ struct Port {
     away: Option<Instant>,
     /// Its process is there.
     runs: bool,
+    /// Since when its process is stopped: it does not renew its key.
+    asleep: Option<Instant>,
     record: Arc<Replica>,
     /// Keys that it was told in a difference: under the revision of that, and under which they are here.
     aliases: HashMap<Key, (Revision, Revision)>,
@@ -45,6 +48,7 @@ struct State {
     log: Vec<Commit>,
     ports: HashMap<ReplicaId, Port>,
     next: u64,
+    is_slow: bool,
 }
 
 #[derive(Debug)]
@@ -57,7 +61,7 @@ impl Etcd {
     pub fn new(seed: u64) -> Arc<Self> {
         let random = StdRng::seed_from_u64(seed);
         let (records, log, ports) = Default::default();
-        let state = State { random, revision: 1, records, log, ports, next: 1 };
+        let state = State { random, revision: 1, records, log, ports, next: 1, is_slow: false };
         Arc::new(Self { state: state.into(), news: Notify::new() })
     }
 
@@ -66,7 +70,7 @@ impl Etcd {
     }
 
     /// A replica comes.
-    pub fn open(self: &Arc<Self>) -> (Member, Opened, JoinHandle<()>) {
+    pub fn open(self: &Arc<Self>) -> (Member, Opened, impl Future<Output = ()> + Send + use<>) {
         let mut state = self.lock();
         let id = ReplicaId(state.next);
         state.next += 1;
@@ -75,6 +79,7 @@ impl Etcd {
             health: watch::Sender::new(Health::Live),
             away: None,
             runs: true,
+            asleep: None,
             record: record.into(),
             aliases: HashMap::new(),
         };
@@ -87,7 +92,7 @@ impl Etcd {
         drop(state);
         self.news.notify_waiters();
         let (commits, receiver) = mpsc::channel(1024);
-        let telling = tokio::spawn(self.clone().tell(id, revision.0, told, commits));
+        let telling = self.clone().tell(id, revision.0, told, commits);
         let opened =
             Opened { store_id: "sim".into(), replica: id, revision, restored: false, records, commits: receiver };
         (Member { etcd: self.clone(), id }, opened, telling)
@@ -117,7 +122,7 @@ impl Etcd {
             };
             sleep(delay).await;
             let is_difference = due.len() > HISTORY;
-            let due = if is_difference { vec![self.lock().difference(&told)] } else { due };
+            let due = if is_difference { vec![self.lock().difference(&told, Revision(revision))] } else { due };
             for commit in due {
                 revision = commit.revision.0;
                 self.lock().alias(id, &commit, is_difference);
@@ -146,11 +151,25 @@ impl Etcd {
         };
         let reason: Arc<str> = "cut off".into();
         port.health.send_replace(port.away.map_or(Health::Live, |since| Health::Away { since, reason }));
-        if reaches && !state.records.contains_key(&Key::Replica(id)) {
-            state.present(id);
+        state.come_back(id);
+        drop(state);
+        self.news.notify_waiters();
+    }
+
+    /// Its process is stopped, or goes on.
+    pub fn sleeps(&self, id: ReplicaId, asleep: bool) {
+        let mut state = self.lock();
+        if let Some(port) = state.ports.get_mut(&id) {
+            port.asleep = asleep.then(|| port.asleep.unwrap_or_else(Instant::now));
+            state.come_back(id);
         }
         drop(state);
         self.news.notify_waiters();
+    }
+
+    /// Its disks are slow, or no longer.
+    pub fn slow_down(&self, is_slow: bool) {
+        self.lock().is_slow = is_slow;
     }
 
     /// Its process is gone; its key goes later, or at once if it says so.
@@ -169,7 +188,7 @@ impl Etcd {
         loop {
             sleep_until(Instant::now() + Duration::from_millis(100)).await;
             let mut state = self.lock();
-            let over = |port: &Port| port.away.is_some_and(|since| since.elapsed() >= KEY_TTL);
+            let over = |port: &Port| port.away.into_iter().chain(port.asleep).any(|since| since.elapsed() >= KEY_TTL);
             let gone: Vec<ReplicaId> = state.ports.iter().filter(|(_, port)| over(port)).map(|(id, _)| *id).collect();
             for id in gone {
                 let key = Key::Replica(id);
@@ -199,16 +218,27 @@ impl State {
         self.write(vec![Change { key: Key::Replica(id), record }]);
     }
 
+    /// A replica that can renew its key again, and has lost it.
+    fn come_back(&mut self, id: ReplicaId) {
+        let Some(port) = self.ports.get(&id) else { return };
+        if port.runs && port.away.is_none() && port.asleep.is_none() && !self.records.contains_key(&Key::Replica(id)) {
+            self.present(id);
+        }
+    }
+
     fn write(&mut self, changes: Vec<Change>) -> Revision {
         self.revision += 1;
         let revision = Revision(self.revision);
+        note(|| {
+            format!("the store has at {}: {}", revision.0, changes.iter().map(said).collect::<Vec<_>>().join(", "))
+        });
         for Change { key, record } in &changes {
             match record {
                 Some(record) => self.records.insert(key.clone(), (revision, record.clone())),
                 None => self.records.remove(key),
             };
         }
-        self.log.push(Commit { revision, changes });
+        self.log.push(Commit::new(revision, changes));
         revision
     }
 
@@ -238,7 +268,7 @@ impl State {
         expect.iter().all(|(key, revision)| at(key) == known(key, *revision)) && still.iter().all(quiet)
     }
 
-    fn difference(&self, told: &BTreeMap<Key, Revision>) -> Commit {
+    fn difference(&self, told: &BTreeMap<Key, Revision>, after: Revision) -> Commit {
         let rank = |change: &Change| match &change.key {
             Key::Service(_) | Key::Raw(_) | Key::Replica(_) => 0,
             Key::Lease(_) => 1,
@@ -252,7 +282,26 @@ impl State {
         let gone = told.keys().filter(|key| !self.records.contains_key(key));
         let mut deletions: Vec<Change> = gone.map(|key| Change { key: key.clone(), record: None }).collect();
         deletions.sort_by_key(|change| std::cmp::Reverse(rank(change)));
-        Commit { revision: Revision(self.revision), changes: puts.into_iter().chain(deletions).collect() }
+        let changes = puts.into_iter().chain(deletions).collect();
+        Commit { merged_after: Some(after), ..Commit::new(Revision(self.revision), changes) }
+    }
+}
+
+fn said(Change { key, record }: &Change) -> String {
+    let is = match record {
+        None => "gone".into(),
+        Some(Record::Instance(instance)) => {
+            format!("in {}{}", instance.incarnation.0, if instance.drain.is_some() { ", drains" } else { "" })
+        }
+        Some(Record::Tombstone(tombstone)) => format!("{:?} in {}", tombstone.cause, tombstone.incarnation.0),
+        Some(Record::Lease(lease)) => format!("of {}", lease.owner.0),
+        Some(_) => "there".into(),
+    };
+    match key {
+        Key::Instance(key) => format!("{key} {is}"),
+        Key::Lease(lease) => format!("lease {:x} {is}", lease.0 >> 112),
+        Key::Replica(id) => format!("replica {} {is}", id.0),
+        key => format!("{key:?} {is}"),
     }
 }
 
@@ -277,8 +326,9 @@ impl Storage for Member {
             return transactions.iter().map(|_| Err(unavailable())).collect();
         }
         let (there, back) = {
-            let random = &mut self.etcd.lock().random;
-            (random.random_range(1..10), random.random_range(1..10))
+            let State { random, is_slow, .. } = &mut *self.etcd.lock();
+            let slowly = if *is_slow { random.random_range(100..700) } else { 0 };
+            (random.random_range(1..10) + slowly, random.random_range(1..10))
         };
         sleep(Duration::from_millis(there)).await;
         let mut outcomes = Vec::new();

@@ -1,60 +1,155 @@
-//! The whole machine on one thread and paused time: random changes to the registry (instances, exports, resources that
-//! somebody writes), random clients (both dialects;
-//! slow, refusing, leaving and coming back), each history from a seed. When all is quiet, every client's view equals
-//! the registry's; and no route that a client holds ever leads to a cluster that it has not got.
+//! The whole machine on one thread and paused time: a random history of what happens to it from each seed. Three kinds:
 //!
-//! A failing seed is printed; `SEED=n cargo test --test simulation` replays it alone. `SEEDS=10000` takes so many new ones
-//! instead of a few that are always the same.
+//! - `world`: random changes to the registry (instances, exports, resources that somebody writes) and random clients (both
+//!   dialects; slow, refusing, leaving and coming back). When all is quiet, every client's view equals the registry's; and
+//!   no route that a client holds ever leads to a cluster that it has not got.
+//! - `fleet`: agents that crash, come back, and are cut off; the brake.
+//! - `mesh`: several replicas over one store, with agents, proxies and watchers.
+//!
+//! ```text
+//! cargo test --test simulation                           some histories: fixed ones, ones that failed once, and new ones
+//! cargo test --test simulation -- --seeds 10000          so many new ones of each kind
+//! cargo test --test simulation -- --seed 17 mesh         this one again, as it was; with --trace it tells what happens
+//! ```
+//!
+//! A history is a process of its own: then everything in it follows from its seed, also the order of hash maps.
 
 mod agents;
 mod client;
 mod etcd;
 mod mesh;
+mod trace;
 mod world;
+
+use std::{
+    panic,
+    pin::Pin,
+    process::{Command, ExitCode},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use clap::Parser;
 
 use agents::Fleet;
 use mesh::Mesh;
 use world::World;
 
-const HISTORIES: u64 = 300;
-/// Of several replicas, each of which takes a second.
-const MESH_HISTORIES: u64 = 30;
 const STEPS: usize = 150;
-/// Seeds that have failed: who had expired and deregistered came back by a registration that was on its way.
-const FOUND: [u64; 1] = [7_213_947_277_500_198_470];
+/// No history takes nearly as long.
+const LONGEST: Duration = Duration::from_secs(300);
 
-#[test]
-fn every_clients_view_ends_equal_to_the_registrys() {
-    histories(HISTORIES, |seed| World::run(seed, STEPS));
+struct Kind {
+    name: &'static str,
+    run: fn(u64) -> Pin<Box<dyn Future<Output = ()>>>,
+    /// Seeds from 0 on, which are always the same.
+    fixed: u64,
+    fresh: u64,
+    /// Seeds that have failed.
+    found: &'static [u64],
 }
 
-#[test]
-fn who_is_alive_is_there_and_the_brake_never_lies() {
-    histories(HISTORIES, |seed| Fleet::run(seed, STEPS));
+const KINDS: [Kind; 3] = [
+    Kind { name: "world", run: |seed| Box::pin(World::run(seed, STEPS)), fixed: 200, fresh: 50, found: &[] },
+    Kind { name: "fleet", run: |seed| Box::pin(Fleet::run(seed, STEPS)), fixed: 200, fresh: 50, found: &[] },
+    Kind { name: "mesh", run: |seed| Box::pin(Mesh::run(seed, STEPS)), fixed: 40, fresh: 20, found: &[] },
+];
+
+/// Random histories of the whole machine, each from a seed.
+#[derive(Parser)]
+struct Arguments {
+    /// Which kinds of history, by a part of their name [default: all].
+    kinds: Vec<String>,
+    /// One history, in this process.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Tells what happens in it, as far as the kind of history does.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// So many new histories of each kind instead of the usual ones.
+    #[arg(long, conflicts_with = "seed")]
+    seeds: Option<u64>,
+    /// Without meaning here, as are others of the test harness that `cargo test` gives to all tests.
+    #[arg(long, hide = true)]
+    nocapture: bool,
+    #[arg(long, hide = true)]
+    quiet: bool,
+    #[arg(long, hide = true)]
+    test_threads: Option<usize>,
 }
 
-#[test]
-fn several_replicas_are_as_one() {
-    histories(MESH_HISTORIES, |seed| Mesh::run(seed, STEPS));
-}
-
-fn histories<F: Future<Output = ()>>(count: u64, run: impl Fn(u64) -> F + std::panic::RefUnwindSafe) {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
-    let count = number("SEEDS").unwrap_or(count);
-    let new: u64 = rand::random_range(1_000_000..u64::MAX / 2);
-    let seeds: Vec<u64> = match number("SEED") {
-        Some(seed) => vec![seed],
-        None if std::env::var("SEEDS").is_ok() => (new..new + count).collect(),
-        None => FOUND.into_iter().chain(0..count).collect(),
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let is_meant = |kind: &&Kind| {
+        arguments.kinds.is_empty() || arguments.kinds.iter().any(|name| kind.name.contains(name.as_str()))
     };
-    for seed in seeds {
-        let history = std::panic::catch_unwind(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-            runtime.expect("a runtime").block_on(run(seed));
-        });
-        if let Err(panic) = history {
-            eprintln!("the history of seed {seed} has failed");
-            std::panic::resume_unwind(panic);
+    let kinds: Vec<&Kind> = KINDS.iter().filter(is_meant).collect();
+    if let Some(seed) = arguments.seed {
+        kinds.into_iter().for_each(|kind| history(kind, seed, arguments.trace));
+        return ExitCode::SUCCESS;
+    }
+    // Counted on from here, so that all can be taken again.
+    let new: u64 = rand::random_range(1 << 32..1 << 52);
+    let seeds = |kind: &Kind| -> Vec<u64> {
+        match arguments.seeds {
+            Some(count) => (new..new + count).collect(),
+            None => kind.found.iter().copied().chain(0..kind.fixed).chain(new..new + kind.fresh).collect(),
         }
+    };
+    let all: Vec<(&Kind, u64)> =
+        kinds.into_iter().flat_map(|kind| seeds(kind).into_iter().map(move |seed| (kind, seed))).collect();
+    println!("\n{} histories, the new ones from seed {new} on", all.len());
+    let begun = Instant::now();
+    let failed = run(&all);
+    println!("{failed} failed, in {:.0} s\n", begun.elapsed().as_secs_f64());
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Each in a process of its own, as many at a time as there are processors. Those that fail are printed.
+fn run(all: &[(&Kind, u64)]) -> usize {
+    let (next, failed, printing) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(()));
+    let work = || {
+        while let Some((kind, seed)) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let mut history = Command::new(std::env::current_exe().expect("this program"));
+            let history = history.args(["--seed", &seed.to_string(), kind.name]).env("RUST_BACKTRACE", "0");
+            let outcome = history.output().expect("this program can be started");
+            if !outcome.status.success() {
+                failed.fetch_add(1, Ordering::Relaxed);
+                let _turn = printing.lock().expect("nobody panics with it");
+                eprintln!("{}", String::from_utf8_lossy(&outcome.stderr).trim());
+                eprintln!("again: cargo test --test simulation -- --seed {seed} {}\n", kind.name);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    failed.into_inner()
+}
+
+fn history(kind: &'static Kind, seed: u64, is_traced: bool) {
+    thread::spawn(move || {
+        thread::sleep(LONGEST);
+        eprintln!("the history has no end");
+        std::process::abort();
+    });
+    let history = thread::spawn(move || {
+        convoy_chance::from_seed(seed);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.expect("a runtime").block_on(async {
+            if is_traced {
+                trace::begin();
+            }
+            (kind.run)(seed).await;
+        });
+    });
+    if let Err(panic) = history.join() {
+        panic::resume_unwind(panic);
     }
 }

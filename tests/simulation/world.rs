@@ -14,6 +14,7 @@ use convoy::{
         cache::Cache,
         fanout,
         protocol::{Dialect, Readiness},
+        status::Proxies,
     },
 };
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
@@ -34,6 +35,7 @@ pub struct World {
     random: StdRng,
     registry: Registry,
     cache: Arc<Cache>,
+    proxies: Arc<Proxies>,
     clients: Vec<Client>,
     streams: u64,
 }
@@ -49,7 +51,8 @@ impl World {
         let cache = Arc::new(Cache::new(registry.clone(), Readiness::Ready));
         let fanout = tokio::spawn(fanout::run(cache.clone()));
         let random = StdRng::seed_from_u64(seed);
-        let mut world = Self { random, registry, cache, clients: Vec::new(), streams: 0 };
+        let (proxies, clients) = Default::default();
+        let mut world = Self { random, registry, cache, proxies, clients, streams: 0 };
         for _ in 0..steps {
             world.step().await;
         }
@@ -164,11 +167,17 @@ impl World {
             let dialect = self.one_of(&[Dialect::StateOfTheWorld, Dialect::Incremental]);
             let namespace = self.one_of(&["default", "shop"]);
             let imports = self.one_of(&IMPORTS);
-            self.clients.push(Client::connect(self.streams, dialect, namespace, imports, self.cache.clone()));
+            let server = self.server();
+            self.clients.push(Client::connect(self.streams, namespace, dialect, namespace, imports, server));
         } else {
             let client = self.random.random_range(0..CLIENTS);
-            self.clients[client].reconnect(self.streams);
+            let server = self.server();
+            self.clients[client].reconnect(self.streams, server);
         }
+    }
+
+    fn server(&self) -> (Arc<Cache>, Arc<Proxies>) {
+        (self.cache.clone(), self.proxies.clone())
     }
 
     /// Some client takes some of what is there; others stay behind.
@@ -178,7 +187,7 @@ impl World {
         }
         let client = self.random.random_range(0..self.clients.len());
         for _ in 0..self.random.random_range(1..6) {
-            self.clients[client].serve().await;
+            self.clients[client].serve();
             if self.random.random_bool(0.7) {
                 let refuse = self.random.random_bool(0.05);
                 self.clients[client].take(refuse);
@@ -193,7 +202,8 @@ impl World {
         for client in 0..self.clients.len() {
             if self.clients[client].has_refused {
                 self.streams += 1;
-                self.clients[client].reconnect(self.streams);
+                let server = self.server();
+                self.clients[client].reconnect(self.streams, server);
             }
         }
         self.quiet(Duration::from_secs(30)).await;
@@ -207,7 +217,7 @@ impl World {
         while tokio::time::Instant::now() < end {
             let mut busy = false;
             for client in &mut self.clients {
-                busy |= client.serve().await;
+                busy |= client.serve();
                 busy |= client.take(false);
             }
             if !busy {

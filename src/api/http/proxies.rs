@@ -36,7 +36,7 @@ async fn get_proxy(State(shell): Shared, At(node): At<String>) -> Answer<proto::
 }
 
 async fn retry_proxy(State(shell): Shared, At(node): At<String>) -> Answer<proto::RetryProxyResponse> {
-    shell.api.retry_proxy(&proto::RetryProxyRequest { node }).map(Json)
+    shell.api.retry_proxy(&proto::RetryProxyRequest { node }).await.map(Json)
 }
 
 #[derive(Default, Deserialize)]
@@ -52,7 +52,7 @@ async fn get_proxy_config(
     query: Result<Query<ConfigQuery>, QueryError>,
 ) -> Answer<Value> {
     let ConfigQuery { r#type, name } = parsed(query)?;
-    let config = shell.api.get_proxy_config(&proto::GetProxyConfigRequest { node, r#type, name })?;
+    let config = shell.api.get_proxy_config(&proto::GetProxyConfigRequest { node, r#type, name }).await?;
     Ok(Json(any_json::proxy_config(&config)))
 }
 

@@ -303,7 +303,7 @@ proptest! {
         for (revision, act) in (1u64..).zip(acts) {
             let changes = changes_of(&act, &mut known);
             if !matches!(act, Act::Look) {
-                state.apply(Commit { revision: Revision(revision), changes }, UnixMillis(revision));
+                state.apply(Commit::new(Revision(revision), changes), UnixMillis(revision));
                 continue;
             }
             let snapshot = Arc::new(state.snapshot().clone());

@@ -51,7 +51,7 @@ impl Book {
         self.effects = Effects::default();
         if !plan.transaction.changes.is_empty() {
             let revision = Revision(self.state.snapshot().revision.0 + 1);
-            self.effects = self.state.apply(Commit { revision, changes: plan.transaction.changes }, self.now);
+            self.effects = self.state.apply(Commit::new(revision, plan.transaction.changes), self.now);
         }
         Ok(plan.lease)
     }

@@ -32,7 +32,7 @@ impl Book {
     fn told(&mut self, id: ReplicaId, record: Option<Record>) {
         let revision = Revision(self.snapshot().revision.0 + 1);
         let changes = vec![Change { key: Key::Replica(id), record }];
-        self.effects = self.state.apply(Commit { revision, changes }, self.now);
+        self.effects = self.state.apply(Commit::new(revision, changes), self.now);
         assert!(self.effects.replicas_changed);
     }
 

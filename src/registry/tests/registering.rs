@@ -70,13 +70,12 @@ fn a_lease_that_is_deleted_though_it_has_members_goes_on_and_is_put_back() {
     let lease = book.register(&[("web/1", spec(1))]).expect("registered");
     let change = Change { key: crate::storage::Key::Lease(lease), record: None };
     let revision = Revision(book.snapshot().revision.0 + 1);
-    book.effects = book.state.apply(Commit { revision, changes: vec![change] }, book.now);
+    book.effects = book.state.apply(Commit::new(revision, vec![change]), book.now);
     assert_eq!((&book.effects.leases_gone[..], &book.effects.leases_missed[..]), (&[][..], &[lease][..]));
     // It is expected as the store has it.
     let plan = book.state.plan(&Command::MendLease(lease), book.now, &book.limits).expect("planned");
     assert_eq!(plan.transaction.expect, [(crate::storage::Key::Lease(lease), Revision(0))]);
-    book.effects =
-        book.state.apply(Commit { revision: Revision(revision.0 + 1), changes: plan.transaction.changes }, book.now);
+    book.effects = book.state.apply(Commit::new(Revision(revision.0 + 1), plan.transaction.changes), book.now);
     let again = book.state.plan(&Command::MendLease(lease), book.now, &book.limits).expect("planned");
     assert!(again.transaction.changes.is_empty(), "each replica would");
     book.expire(lease);

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::{
     changes::Changes,
-    position::Position,
+    position::{Position, Token},
     seen::{Seen, View},
     sizes::KEPT_EVENTS,
 };
@@ -28,6 +28,9 @@ use crate::{
 const FORMS: usize = 2;
 type Encoded = [Option<Bytes>; FORMS * View::COUNT];
 
+/// There is one each time that etcd was away for so long that it has compacted what was missed.
+const MAX_GAPS: usize = 100;
+
 /// An event and its place.
 #[derive(Debug)]
 pub struct Entry {
@@ -38,12 +41,18 @@ pub struct Entry {
     encoded: Mutex<Option<Box<Encoded>>>,
     /// Nobody who keeps up still needs its bytes.
     cold: AtomicBool,
+    /// Right after it there is nothing to resume from: other replicas may have told it in another way.
+    pub within_gap: bool,
 }
 
 impl Entry {
     pub fn new(event: Event, position: Position) -> Self {
         let (changes, encoded, cold) = (OnceLock::new(), Mutex::default(), AtomicBool::new(false));
-        Self { event, position, changes, encoded, cold }
+        Self { event, position, changes, encoded, cold, within_gap: false }
+    }
+
+    pub fn token(&self) -> Token {
+        if self.within_gap { Token::Start } else { Token::At(self.position) }
     }
 
     /// What is not as it was.
@@ -96,6 +105,24 @@ struct Recent {
     /// Up to here readers may see.
     published: Revision,
     entries: Vector<Arc<Entry>>,
+    /// Where several writes were told as one.
+    gaps: Vec<Gap>,
+}
+
+/// After the first and up to the second revision not all writes are known on their own.
+#[derive(Clone, Copy, Debug)]
+struct Gap(Revision, Revision);
+
+impl Gap {
+    /// Whether a position is in the midst of it.
+    fn holds(self, position: Position) -> bool {
+        Position::after(self.0) < position && position < Position::after(self.1)
+    }
+
+    /// Whether changes after a position and up to another are of it.
+    fn overlaps(self, after: Position, until: Position) -> bool {
+        after < Position::after(self.1) && until > Position::after(self.0)
+    }
 }
 
 #[derive(Debug)]
@@ -104,7 +131,8 @@ pub struct Log(RwLock<Recent>);
 impl Log {
     fn new(revision: Revision) -> Self {
         let complete_after = Position::after(revision);
-        Self(RwLock::new(Recent { complete_after, published: revision, entries: Vector::new() }))
+        let (entries, gaps) = Default::default();
+        Self(RwLock::new(Recent { complete_after, published: revision, entries, gaps }))
     }
 
     fn read<T>(&self, look: impl FnOnce(&Recent) -> T) -> T {
@@ -139,6 +167,18 @@ impl Log {
         Some(entries.into_iter().take_while(|entry| entry.position <= until).collect())
     }
 
+    /// Whether there is what a token speaks of. In the midst of a gap there is not: what one replica was told at once,
+    /// another may have been told piece by piece.
+    pub fn can_resume(&self, token: Token) -> bool {
+        self.read(|recent| {
+            !recent.gaps.iter().any(|gap| match token {
+                Token::Start => false,
+                Token::At(position) => gap.holds(position),
+                Token::Merged { after, until, .. } => gap.overlaps(after, until),
+            })
+        })
+    }
+
     fn since(&self, position: Position) -> Option<(Vector<Arc<Entry>>, Revision)> {
         let take =
             |recent: &Recent| (recent.complete_after <= position).then(|| (recent.entries.clone(), recent.published));
@@ -170,25 +210,33 @@ impl EventLog {
         Self { log: Arc::new(Log::new(revision)), revision: watch::Sender::new(revision) }
     }
 
-    /// The events of one write, all of them.
-    pub fn push(&self, events: Vec<Event>) {
+    /// The events of one commit, all of them. If it is several writes merged, all after a revision and up to another are in
+    /// it.
+    pub fn push(&self, events: Vec<Event>, merged: Option<(Revision, Revision)>) {
         let count = events.len();
+        let gap = merged.map(|(after, until)| Gap(after, until));
         let entry = |(index, event): (usize, Event)| {
             let ordinal = u32::try_from(index).unwrap_or(u32::MAX);
             let (last, revision) = (index + 1 == count, event.revision);
             let position = if last { Position::after(revision) } else { Position::within(revision, ordinal) };
-            Arc::new(Entry::new(event, position))
+            Arc::new(Entry { within_gap: gap.is_some() && !last, ..Entry::new(event, position) })
         };
         // What is made and what is dropped is so outside of the lock.
         let entries: Vec<_> = events.into_iter().enumerate().map(entry).collect();
         let mut gone = Vec::new();
         let mut recent = self.log.0.write().expect("nothing panics while it holds this lock");
         recent.entries.extend(entries);
+        recent.gaps.extend(gap);
         while recent.entries.len() > KEPT_EVENTS {
             let Some(entry) = recent.entries.pop_front() else { break };
             recent.complete_after = entry.position;
             gone.push(entry);
         }
+        if recent.gaps.len() > MAX_GAPS {
+            recent.complete_after = recent.complete_after.max(Position::after(recent.gaps[0].1));
+        }
+        let complete_after = recent.complete_after;
+        recent.gaps.retain(|gap| complete_after < Position::after(gap.1));
         drop(recent);
     }
 

@@ -50,8 +50,8 @@ enum Change {
 /// What watches and the matcher share.
 #[derive(Debug)]
 pub(super) struct Roster {
-    /// Where watches are served.
-    served: Handle,
+    /// Where watches are served; where the first is asked for if not said.
+    served: Option<Handle>,
     changes: Mutex<Vec<Change>>,
     news: Notify,
     next: AtomicU64,
@@ -62,7 +62,7 @@ pub(super) struct Roster {
 }
 
 impl Roster {
-    pub(super) fn new(served: Handle) -> Self {
+    pub(super) fn new(served: Option<Handle>) -> Self {
         let (changes, news, next, done) = Default::default();
         Self { served, changes, news, next, done, running: Mutex::default(), listings: Listings::default() }
     }
@@ -95,7 +95,7 @@ impl Roster {
                 log: events.log.clone(),
                 position,
                 groups: Groups::default(),
-                bell: Bell::hang(&self.served),
+                bell: Bell::hang(&self.served.clone().unwrap_or_else(Handle::current)),
                 woken: Vec::new(),
                 warm: VecDeque::new(),
                 spent: 0,

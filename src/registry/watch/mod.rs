@@ -32,7 +32,7 @@ use std::{collections::VecDeque, ops::Bound, sync::Arc, time::Duration};
 
 use tokio::{
     runtime::Handle,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 pub use self::{
@@ -53,10 +53,12 @@ use super::{
     Registry,
     command::{Error, Versioned},
 };
-use crate::model::{Instance, ServiceKey};
+use crate::model::{Instance, Revision, ServiceKey};
 
 /// How often a watch to which nothing happens is given a newer token.
 pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a replica that is behind is waited for before a watch starts over.
+const TOKEN_PATIENCE: Duration = Duration::from_secs(1);
 /// How many watches may have a selector that could match any instance, and so is evaluated at every change.
 pub const MAX_BROAD_WATCHES: usize = 100;
 
@@ -69,9 +71,9 @@ pub(super) struct Watches {
 }
 
 impl Watches {
-    /// Those of one registry, which most of their readers are `served` on.
-    pub(super) fn new(served: &Handle) -> Self {
-        Self { roster: Arc::new(Roster::new(served.clone())), all: Arc::default(), broad: Arc::default() }
+    /// Those of one registry; where most of them are `served`, if not where the first is asked for.
+    pub(super) fn new(served: Option<Handle>) -> Self {
+        Self { roster: Arc::new(Roster::new(served)), all: Arc::default(), broad: Arc::default() }
     }
 }
 
@@ -132,6 +134,7 @@ impl Registry {
         let snapshot = self.snapshot();
         let token = resume.and_then(|token| self.parse_token(token));
         let token = token.filter(|token| token.until() <= Position::after(snapshot.revision));
+        let token = token.filter(|token| self.inner.events.log.can_resume(*token));
         let (stage, cursor) = match (resume, token) {
             (None, _) => {
                 let pinned = watches.roster.listings.pin(snapshot);
@@ -154,6 +157,15 @@ impl Registry {
             _place: place,
             _counted: (all, broad),
         })
+    }
+
+    /// Waits until this replica knows all that a token speaks of, and not for long: another one may have been told a little
+    /// earlier.
+    pub async fn catch_up_with(&self, token: &str) {
+        let Some(until) = self.parse_token(token).map(Token::until) else { return };
+        let (mut published, knows) = (self.published(), |revision: &Revision| Position::after(*revision) >= until);
+        // At its end, or that of the registry, the watch starts over.
+        let _ = timeout(TOKEN_PATIENCE, published.wait_for(knows)).await;
     }
 
     /// A token's text: of this store only.
@@ -322,7 +334,7 @@ impl Watch {
             self.next_bookmark = Instant::now() + BOOKMARK_INTERVAL;
         }
         let step = |told: Told| {
-            let token = Token::At(told.entry.position);
+            let token = told.entry.token();
             (Step::Happened(told), token)
         };
         self.steps.extend(events.into_iter().map(step));
@@ -333,9 +345,16 @@ impl Watch {
     fn tell_merged(&mut self, events: Vec<Told>, after: Position, told: usize) {
         let merged = merge(events);
         let (count, until) = (merged.len(), self.cursor);
+        let resumable = |token| if self.registry.inner.events.log.can_resume(token) { token } else { Token::Start };
+        let (part, whole) = (resumable(Token::Merged { after, until, told: 0 }), resumable(Token::At(until)));
         for (index, one) in merged.into_iter().enumerate().skip(told) {
-            let told = u32::try_from(index + 1).unwrap_or(u32::MAX);
-            let token = if index + 1 == count { Token::At(until) } else { Token::Merged { after, until, told } };
+            let token = match part {
+                _ if index + 1 == count => whole,
+                Token::Merged { .. } => {
+                    Token::Merged { after, until, told: u32::try_from(index + 1).unwrap_or(u32::MAX) }
+                }
+                part => part,
+            };
             self.steps.push_back((Step::Happened(one), token));
         }
     }

@@ -68,6 +68,37 @@ fn events(id: u8, weights: &[Option<u16>]) -> Vec<Arc<Entry>> {
     weights.windows(2).map(entry).collect()
 }
 
+#[test]
+fn within_what_was_told_at_once_there_is_nothing_to_resume_from() {
+    let (at, whole) = (|revision| Token::At(Position::after(Revision(revision))), |at| Position::after(Revision(at)));
+    let merged = |after, until| Token::Merged { after: whole(after), until: whole(until), told: 1 };
+    let log = EventLog::new(Revision(5));
+    // All three are of one commit, of which the writes 11 to 30 are known only as what they came to.
+    let of_one = events(1, &[None, Some(1), Some(2), None]).into_iter().map(|entry| entry.event.clone());
+    let of_one = of_one.map(|event| Event { revision: Revision(30), ..event }).collect();
+    log.push(of_one, Some((Revision(10), Revision(30))));
+    log.publish(Revision(30));
+    let entries = log.log.after(whole(10), 10).expect("all is there").entries;
+    let tokens: Vec<Token> = entries.iter().map(|entry| entry.token()).collect();
+    assert_eq!(tokens, [Token::Start, Token::Start, at(30)]);
+    for (token, can) in [
+        (at(10), true),
+        (at(11), false),
+        (Token::At(Position::within(Revision(30), 0)), false),
+        (at(30), true),
+        (merged(7, 10), true),
+        (merged(7, 20), false),
+        (merged(10, 30), false),
+        (merged(5, 40), false),
+        (merged(30, 40), true),
+    ] {
+        assert_eq!(log.log.can_resume(token), can, "{token}");
+    }
+    // What tells nothing of instances is a gap all the same.
+    log.push(Vec::new(), Some((Revision(30), Revision(40))));
+    assert!(!log.log.can_resume(at(35)) && log.log.can_resume(at(40)));
+}
+
 fn seen_by(filter: &Filter, entries: Vec<Arc<Entry>>) -> Vec<Told> {
     let see = |entry: Arc<Entry>| Seen::of(&entry, filter).map(|seen| Told { entry, seen });
     entries.into_iter().filter_map(see).collect()
@@ -311,6 +342,26 @@ impl World {
         let snapshot = self.registry.snapshot();
         self.snapshots.insert(snapshot.revision, snapshot);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_ahead_is_waited_for_and_not_for_long() {
+    let mut world = World::start();
+    let ahead = world.registry.token(Token::At(Position::after(Revision(2))));
+    let registry = world.registry.clone();
+    let mut waiting = Box::pin(registry.catch_up_with(&ahead));
+    for id in 0..2 {
+        assert!(waiting.as_mut().now_or_never().is_none(), "{id} of what it speaks of has happened");
+        world.put(0, id, 1, 1, 0).await;
+    }
+    let begun = Instant::now();
+    waiting.await;
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    let never = world.registry.token(Token::At(Position::after(Revision(9))));
+    world.registry.catch_up_with(&never).await;
+    assert_eq!(begun.elapsed(), TOKEN_PATIENCE);
+    world.registry.catch_up_with("of another store").await;
+    assert_eq!(begun.elapsed(), TOKEN_PATIENCE);
 }
 
 async fn live(happenings: Vec<Happening>) {

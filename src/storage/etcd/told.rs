@@ -112,7 +112,7 @@ impl Told {
             changes.extend(self.change(revision, &value, put));
         }
         self.revision = revision;
-        Commit { revision, changes }
+        Commit::new(revision, changes)
     }
 
     /// Tells what differs from what was told.
@@ -133,8 +133,8 @@ impl Told {
         // What others hang on comes first and goes last.
         puts.sort_by_key(|change| rank(&change.key));
         deletions.sort_by(|a, b| (rank(&b.key), &b.key).cmp(&(rank(&a.key), &a.key)));
-        self.revision = read.revision;
-        Commit { revision: read.revision, changes: puts.into_iter().chain(deletions).collect() }
+        let merged_after = Some(std::mem::replace(&mut self.revision, read.revision));
+        Commit { revision: read.revision, changes: puts.into_iter().chain(deletions).collect(), merged_after }
     }
 
     /// Notes a change. One that cannot be read (a newer Convoy wrote it) is passed over: nobody else waits for it.

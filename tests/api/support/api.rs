@@ -74,7 +74,7 @@ pub enum Call {
 pub struct Api {
     pub http: Http,
     pub registry: RegistryClient<Channel>,
-    proxies: ProxiesClient<Channel>,
+    pub proxies: ProxiesClient<Channel>,
     resources: ResourcesClient<Channel>,
 }
 
