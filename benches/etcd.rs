@@ -29,6 +29,10 @@ use tokio::task::JoinSet;
 use tonic::{client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
 use tonic_prost::ProstCodec;
 
+/// Convoy's allocator, for both.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// As large as the instances that are registered, in etcd.
 const VALUE_BYTES: usize = 200;
 /// Registrations go to so many services in turns.

@@ -5,6 +5,7 @@
 pub mod any_json;
 pub mod dirty;
 pub mod model;
+pub mod one_buffer;
 mod prehashed;
 pub mod telemetry;
 

@@ -12,16 +12,20 @@ use std::{
 
 use anyhow::Context;
 use axum::{Router, ServiceExt, serve::ListenerExt};
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use tokio::{
-    net::{TcpListener, TcpSocket},
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpSocket, TcpStream},
     runtime::{Builder as RuntimeBuilder, Handle, Runtime},
     sync::{oneshot, watch},
     task::{JoinHandle, JoinSet},
 };
 use tonic::{
     service::Routes,
-    transport::{Server as GrpcServer, server::TcpIncoming},
+    transport::{
+        Server as GrpcServer,
+        server::{Connected, TcpIncoming},
+    },
 };
 
 use crate::{
@@ -30,6 +34,7 @@ use crate::{
     config::{Config, StorageKind},
     load,
     model::{Replica, ReplicaId, UnixMillis},
+    one_buffer::OneBuffer,
     peers::Peers,
     registry::{Registry, Settings, query::Queries},
     storage::{Opened, Storage, etcd::EtcdStore, memory::MemoryStore, redb::RedbStore},
@@ -320,7 +325,9 @@ impl Server {
         app.go_on_with(api::http::service(api.clone(), stopped.clone(), threads.clone()));
         let routes = api::grpc::routes(api, stopped.clone(), threads).await?;
         let until = wait_for_stop(stopped.clone());
-        let serving = async move { serve_grpc(routes, grpc, until).await.context("the gRPC server has failed") };
+        let serving = async move {
+            serve_grpc(routes, incoming(grpc).map_ok(OneBuffer), until).await.context("the gRPC server has failed")
+        };
         self.servers.spawn_on(serving, self.intake.handle());
         let (cache, stop) = (xds.cache.clone(), stopped.clone());
         self.core.spawn(async move {
@@ -336,7 +343,8 @@ impl Server {
         let routes = Routes::from(router(xds)).add_service(csds::service(survey)).add_service(lrs).add_service(health);
         let routes = reflection::add_to(routes)?;
         let until = wait_for_stop(stopped);
-        let serving = async move { serve_grpc(routes, xds_listener, until).await.context("the xDS server has failed") };
+        let serving =
+            async move { serve_grpc(routes, incoming(xds_listener), until).await.context("the xDS server has failed") };
         self.servers.spawn_on(serving, self.fanout.handle());
         tracing::info!(http = %self.http, grpc = %self.grpc, xds = %self.xds, "Convoy is serving");
         Ok(self)
@@ -453,18 +461,21 @@ async fn finite(task: impl Future<Output = ()>, stopping: watch::Receiver<bool>)
     Ok(())
 }
 
-async fn serve_grpc(
-    routes: Routes,
-    listener: TcpListener,
-    until: impl Future<Output = ()>,
-) -> Result<(), tonic::transport::Error> {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).then(|accepted| async {
+fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
+    TcpIncoming::from(listener).with_nodelay(Some(true)).then(|accepted| async {
         if let Err(error) = &accepted {
             tracing::warn!(%error, "a connection cannot be accepted");
             tokio::time::sleep(ACCEPT_PAUSE).await;
         }
         accepted
-    });
+    })
+}
+
+async fn serve_grpc<T: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static>(
+    routes: Routes,
+    incoming: impl Stream<Item = io::Result<T>>,
+    until: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
     GrpcServer::builder()
         .accept_http1(true)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))

@@ -196,8 +196,16 @@ impl Metrics {
         r.register("braked_leases", help, self.braked_leases.clone());
         r.register("writes", "Commands to the registry, by outcome", self.writes.clone());
         r.register("removals", "Instances removed, by reason", self.removals.clone());
-        r.register("store_commit_seconds", "Time of one write to the store", self.commit_seconds.clone());
-        r.register("store_batch_records", "Transactions in one write to the store", self.commit_records.clone());
+        r.register(
+            "store_commit_seconds",
+            "Time from handing a round of writes to the store until its answer",
+            self.commit_seconds.clone(),
+        );
+        r.register(
+            "store_batch_records",
+            "Transactions in one round; a store may write several rounds together",
+            self.commit_records.clone(),
+        );
         r.register("instances", "Instances registered, by verdict", self.instances.clone());
         r.register("services", "Services registered", self.services.clone());
         r.register("leases", "Leases held", self.leases.clone());

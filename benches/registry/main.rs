@@ -5,6 +5,7 @@
 //! (`server`), so that all share the machine as they would.
 
 mod calls;
+mod durable;
 mod floor;
 mod http1;
 #[path = "../fanout/http2.rs"]
@@ -26,7 +27,7 @@ use clap::Parser;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Measures heartbeats and registrations beside empty handlers.
-#[derive(Debug, Parser)]
+#[derive(Clone, Debug, Parser)]
 #[command(after_help = scenarios::HELP)]
 struct Options {
     /// Which scenarios to run; all when not set

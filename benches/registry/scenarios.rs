@@ -7,7 +7,7 @@ use anyhow::Context;
 use convoy_client::{Client, proto::RegisterRequest};
 
 use crate::{
-    Options, calls,
+    Options, calls, durable,
     http1::{self, Connection},
     machine, million,
     sample::{self, Numbers},
@@ -19,15 +19,16 @@ pub const HELP: &str = "Scenarios:
   streams    gRPC heartbeat streams: each message renews one lease of 10 instances, or 10 leases
   http       single heartbeats over HTTP/1.1 keep-alive, against an empty handler
   register   registrations over HTTP and gRPC, against empty handlers; p99 at half the rate
+  durable    registrations with the redb store by 64 callers, against a bare redb loop
   million    one million instances: memory, and their end at once; only when named, about 4 minutes";
 
-const NAMES: [&str; 4] = ["streams", "http", "register", "million"];
+const NAMES: [&str; 5] = ["streams", "http", "register", "durable", "million"];
 /// Agents that heartbeat over streams of their own.
 const STREAMS: usize = 100;
 /// Connections of single calls.
-const CONNECTIONS: usize = 64;
+pub const CONNECTIONS: usize = 64;
 /// gRPC calls share connections.
-const CHANNELS: usize = 4;
+pub const CHANNELS: usize = 4;
 
 pub async fn run(options: &Options) -> anyhow::Result<()> {
     if let Some(unknown) = options.words.iter().find(|word| !NAMES.contains(&word.as_str())) {
@@ -43,6 +44,10 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     if wanted("register") {
         http_registrations(options).await.context("register, HTTP")?;
         grpc_registrations(options).await.context("register, gRPC")?;
+    }
+    if wanted("durable") {
+        let options = options.clone();
+        tokio::task::spawn_blocking(move || durable::run(&options)).await?.context("durable")?;
     }
     // It takes minutes: only when it is named.
     if options.words.iter().any(|word| word == "million") {
@@ -232,7 +237,7 @@ fn show_latencies(what: &str, rate: f64, mut latencies: Vec<Duration>) {
     println!("{what} at {rate:.0}/s: median {:.2?}, p99 {:.2?}, p99.9 {:.2?}", at(0.5), at(0.99), at(0.999));
 }
 
-fn median(values: &[f64]) -> f64 {
+pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)

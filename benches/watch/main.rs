@@ -32,6 +32,8 @@ const GROUPS: usize = 100;
 const ROUNDS_OF_A_GROUP: usize = 300;
 const ROUNDS_OF_ALL: usize = 40;
 const ROUNDS_OF_NONE: usize = 3_000;
+/// Nobody expires meanwhile.
+const TTL: prost_types::Duration = prost_types::Duration { seconds: 86_400, nanos: 0 };
 const WATCH: &str = "/convoy.v1.Registry/Watch";
 
 fn main() -> anyhow::Result<()> {
@@ -129,7 +131,7 @@ impl Agent {
             labels: BTreeMap::from([("group".into(), group.into()), ("language".into(), "python".into())]),
             ..Registration::default()
         };
-        let request = RegisterRequest { instances: vec![instance], ..RegisterRequest::default() };
+        let request = RegisterRequest { ttl: Some(TTL), instances: vec![instance], ..RegisterRequest::default() };
         self.registry.register(request).await?;
         Ok(())
     }

@@ -79,7 +79,9 @@ impl Registry {
         settings: Settings,
         metrics: Arc<Metrics>,
     ) -> (Self, JoinHandle<()>) {
-        let (registry, parts) = Self::prepare_with(storage, opened, settings, metrics, by_chance(), Marker::socket);
+        let served = threads[0].clone();
+        let (registry, parts) =
+            Self::prepare_with(storage, opened, settings, metrics, by_chance(), (Some(served), Marker::socket));
         (registry, parts.spawn(threads))
     }
 
@@ -91,7 +93,7 @@ impl Registry {
         metrics: Arc<Metrics>,
         random: StdRng,
     ) -> (Self, Parts) {
-        Self::prepare_with(storage, opened, settings, metrics, random, || Ok(Marker::Tasks))
+        Self::prepare_with(storage, opened, settings, metrics, random, (None, || Ok(Marker::Tasks)))
     }
 
     fn prepare_with(
@@ -100,7 +102,7 @@ impl Registry {
         settings: Settings,
         metrics: Arc<Metrics>,
         mut random: StdRng,
-        marker: impl FnOnce() -> std::io::Result<Marker> + Send + 'static,
+        (served, marker): (Option<Handle>, impl FnOnce() -> std::io::Result<Marker> + Send + 'static),
     ) -> (Self, Parts) {
         let clock = Clock::default();
         let had_state = !opened.records.is_empty() && !opened.restored;
@@ -121,7 +123,7 @@ impl Registry {
             dirty: Arc::default(),
             dirty_services: Arc::default(),
             commands,
-            watches: Watches::default(),
+            watches: Watches::new(served),
             store_failed_ms: Arc::default(),
             health: storage.health(),
             had_state,

@@ -1,9 +1,10 @@
 //! The task that owns the registry's state. It moves commands to the store and commits into the state, and decides
 //! nothing: what to write is `plan`'s, what follows is `state`'s.
 //!
-//! Writes go in rounds. All commands that wait are planned on the present state and written together; one whose
-//! footprint meets another's of the round waits for the next. A round is over when everything it wrote has come back
-//! as commits, so that the next one is planned on its results.
+//! Writes go in rounds. While one is at the store, the next one is planned, and it is handed over as soon as the store takes
+//! another: what the one before it wrote is applied while the store writes. So a command is planned on a state that may lack
+//! what is on its way, and one whose footprint meets that waits until it has come back as a commit. So does one that would be
+//! refused, or change nothing, as long as anything is on its way that came before it.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -15,6 +16,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use futures_util::stream::{FuturesOrdered, StreamExt};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, MissedTickBehavior, interval},
@@ -27,7 +29,10 @@ use super::{
     command::{Command, Error, Outcome},
     copy::Copies,
     lease::LeaseTable,
-    plan::{Footprints, Plan},
+    plan::{
+        Plan,
+        footprints::{Footprint, Footprints},
+    },
     state::{Dirty, Effects, Snapshot, State},
     timers::{Notice, TICK, tick_ms, tick_of},
     watch::EventLog,
@@ -66,14 +71,48 @@ struct Pending {
     command: Command,
     reply: Option<oneshot::Sender<Result<Outcome, Error>>>,
     attempts: u32,
+    /// Which round was being planned when it came.
+    came_in: u64,
 }
 
-/// A command whose transaction is at the store.
+/// Commands that are to be planned.
+#[derive(Debug, Default)]
+struct Queue {
+    new: VecDeque<Pending>,
+    /// Those that wait for what is on its way.
+    waiting: VecDeque<Pending>,
+}
+
+impl Queue {
+    fn is_full(&self) -> bool {
+        self.new.len() + self.waiting.len() >= MAX_ROUND
+    }
+
+    /// Those that waited are looked at again, before the others.
+    fn look_again(&mut self) {
+        self.waiting.append(&mut self.new);
+        self.new = std::mem::take(&mut self.waiting);
+    }
+}
+
+/// A command that is planned and not applied yet.
 #[derive(Debug)]
 struct InFlight {
     pending: Pending,
     plan: Plan,
+    footprint: Footprint,
+    round: u64,
     written: Option<Revision>,
+}
+
+/// What goes to the store together.
+#[derive(Debug, Default)]
+struct Round {
+    number: u64,
+    transactions: Vec<Transaction>,
+    changes: usize,
+    #[expect(clippy::vec_box, reason = "they move from one list to the next, and a list of them would be a large one")]
+    commands: Vec<Box<InFlight>>,
 }
 
 pub(super) struct Task {
@@ -96,11 +135,19 @@ pub(super) struct Task {
     /// The ends of drains; the timers of leases are in `timers`.
     drains: Wheel<(InstanceKey, Incarnation)>,
     /// What clients asked for, and what timers did: neither keeps the other from its turn.
-    asked: VecDeque<Pending>,
-    due: VecDeque<Pending>,
-    #[expect(clippy::vec_box, reason = "they move from one list to the next, and a list of them would be a large one")]
-    round: Vec<Box<InFlight>>,
+    asked: Queue,
+    due: Queue,
+    /// It is being planned.
+    next: Round,
+    /// Rounds that are at the store, each in the order of its answer.
+    #[expect(clippy::vec_box, reason = "as in `Round`")]
+    writing: VecDeque<Vec<Box<InFlight>>>,
+    /// Written, and on their way back as commits.
+    #[expect(clippy::vec_box, reason = "as in `Round`")]
+    written: Vec<Box<InFlight>>,
     footprints: Footprints,
+    /// Something has left the stage: those that wait may go on.
+    left: bool,
     /// From when leases whose owner is gone are looked for; none if there are none.
     pub(super) orphans_at: Option<Instant>,
     /// Since when the overdue leases that others are told of may have changed.
@@ -132,10 +179,13 @@ impl Task {
             changed: BTreeSet::new(),
             replicas_changed: false,
             drains: Wheel::default(),
-            asked: VecDeque::new(),
-            due: VecDeque::new(),
-            round: Vec::new(),
+            asked: Queue::default(),
+            due: Queue::default(),
+            next: Round::default(),
+            writing: VecDeque::new(),
+            written: Vec::new(),
             footprints: Footprints::default(),
+            left: false,
             orphans_at: None,
             overdue_shown: (0, Instant::now()),
             overdue: inner.overdue.clone(),
@@ -168,26 +218,28 @@ impl Task {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut housekeeping = Instant::now() + HOUSEKEEPING;
         let mut looking = Instant::now() + LOOK_AT_KEPT;
-        let mut writing = None;
+        let (mut writing, calls) = (FuturesOrdered::new(), self.storage.calls());
         loop {
-            if writing.is_none() && self.round.is_empty() {
-                // What follows may be ready every time: what waits here gets its turn in each round all the same.
-                while self.due.len() < MAX_ROUND
-                    && let Ok(batch) = notices.try_recv()
-                {
-                    self.note(batch);
-                }
-                while self.asked.len() < MAX_ROUND
-                    && let Ok(queued) = commands.try_recv()
-                {
-                    self.enqueue(queued);
-                }
-                let transactions = self.plan_round();
-                if !transactions.is_empty() {
-                    let storage = self.storage.clone();
-                    let started = Instant::now();
-                    writing = Some(Box::pin(async move { (storage.commit(transactions).await, started) }));
-                }
+            // What follows may be ready every time: what waits here gets its turn all the same.
+            while !self.due.is_full()
+                && let Ok(batch) = notices.try_recv()
+            {
+                self.note(batch);
+            }
+            while !self.asked.is_full()
+                && let Ok(queued) = commands.try_recv()
+            {
+                self.enqueue(queued);
+            }
+            self.plan_next();
+            // One that takes a round at a time gets larger ones when those who were answered are back.
+            let is_free = writing.len() < calls && (calls > 1 || self.written.is_empty());
+            if is_free && !self.next.transactions.is_empty() {
+                let after = Round { number: self.next.number + 1, ..Round::default() };
+                let Round { transactions, commands, .. } = std::mem::replace(&mut self.next, after);
+                self.writing.push_back(commands);
+                let (storage, started) = (self.storage.clone(), Instant::now());
+                writing.push_back(async move { (storage.commit(transactions).await, started) });
             }
             tokio::select! {
                 biased;
@@ -214,23 +266,18 @@ impl Task {
                     self.publish();
                     self.answer_applied();
                 }
-                (outcomes, started) = async { writing.as_mut().expect("checked by the branch's condition").await },
-                    if writing.is_some() => {
-                    writing = None;
+                Some((outcomes, started)) = writing.next() => {
                     self.metrics.store_commit(started.elapsed(), outcomes.len());
                     self.written(outcomes);
                     self.answer_applied();
                 }
-                batch = notices.recv(), if self.due.len() < MAX_ROUND => {
+                batch = notices.recv(), if !self.due.is_full() => {
                     let Some(batch) = batch else { return tracing::error!("the timers of leases have ended") };
                     self.note(batch);
                 }
-                queued = commands.recv(), if self.asked.len() < MAX_ROUND => {
+                queued = commands.recv(), if !self.asked.is_full() => {
                     let Some(queued) = queued else { return };
                     self.enqueue(queued);
-                    while self.asked.len() < MAX_ROUND && let Ok(queued) = commands.try_recv() {
-                        self.enqueue(queued);
-                    }
                 }
             }
         }
@@ -241,62 +288,77 @@ impl Task {
             let (released, revision) = (self.release_brake(release), self.state.snapshot().revision);
             return answer(reply, Ok(Outcome { released, revision, ..Outcome::default() }));
         }
-        self.asked.push_back(Pending { command, reply, attempts: 0 });
+        self.asked.new.push_back(Pending { command, reply, attempts: 0, came_in: self.next.number });
     }
 
     pub(super) fn enqueue_own(&mut self, command: Command) {
-        self.due.push_back(Pending { command, reply: None, attempts: 0 });
+        self.due.new.push_back(Pending { command, reply: None, attempts: 0, came_in: self.next.number });
     }
 
-    /// Plans what waits. What is refused, or changes nothing, is answered at once.
-    fn plan_round(&mut self) -> Vec<Transaction> {
-        if self.due.is_empty() && self.asked.is_empty() {
-            return Vec::new();
+    /// Plans what has come, for the next round.
+    fn plan_next(&mut self) {
+        if std::mem::take(&mut self.left) {
+            self.footprints.look_again();
+            self.due.look_again();
+            self.asked.look_again();
         }
-        let mut transactions = Vec::new();
-        self.footprints.clear();
         let mut due = std::mem::take(&mut self.due);
-        self.plan_some(&mut due, MAX_ROUND / 2, MAX_DUE_CHANGES, &mut transactions);
-        due.append(&mut self.due);
+        self.plan_some(&mut due, MAX_ROUND / 2, MAX_DUE_CHANGES);
+        // To complete one may have brought others.
+        due.new.append(&mut self.due.new);
         self.due = due;
         let mut asked = std::mem::take(&mut self.asked);
-        self.plan_some(&mut asked, MAX_ROUND, usize::MAX, &mut transactions);
+        self.plan_some(&mut asked, MAX_ROUND, usize::MAX);
         self.asked = asked;
-        transactions
     }
 
-    /// Plans from the front of a queue until there are `limit` transactions or so many changes, and leaves in it what has
-    /// to wait.
-    fn plan_some(
-        &mut self,
-        queue: &mut VecDeque<Pending>,
-        limit: usize,
-        max_changes: usize,
-        transactions: &mut Vec<Transaction>,
-    ) {
+    /// Plans from the front of a queue until the round has `limit` transactions or so many changes.
+    fn plan_some(&mut self, queue: &mut Queue, limit: usize, max_changes: usize) {
         let now = self.clock.unix();
-        let (mut deferred, mut changes) = (Vec::new(), 0);
-        while transactions.len() < limit
-            && changes < max_changes
-            && let Some(pending) = queue.pop_front()
+        while self.next.transactions.len() < limit
+            && self.next.changes < max_changes
+            && let Some(pending) = queue.new.pop_front()
         {
             if self.is_obsolete(&pending.command) {
                 continue;
             }
-            match self.state.plan(&pending.command, now, &self.limits) {
-                Err(error) => self.refuse(pending, error),
-                Ok(plan) if !self.footprints.add(&plan) => deferred.push(pending),
-                Ok(plan) if plan.transaction.changes.is_empty() => self.complete(pending, &plan),
-                Ok(mut plan) => {
-                    changes += plan.transaction.changes.len();
-                    transactions.push(std::mem::take(&mut plan.transaction));
-                    self.round.push(Box::new(InFlight { pending, plan, written: None }));
+            let mut plan = match self.state.plan(&pending.command, now, &self.limits) {
+                Ok(plan) => plan,
+                Err(error) if self.is_applied(pending.came_in) => {
+                    self.refuse(pending, error);
+                    continue;
                 }
+                Err(_) => {
+                    queue.waiting.push_back(pending);
+                    continue;
+                }
+            };
+            if plan.transaction.changes.is_empty() && !self.is_applied(pending.came_in) {
+                self.footprints.wait(&plan);
+                queue.waiting.push_back(pending);
+                continue;
             }
+            let Some(footprint) = self.footprints.enter(&plan) else {
+                queue.waiting.push_back(pending);
+                continue;
+            };
+            if plan.transaction.changes.is_empty() {
+                self.footprints.leave(&footprint);
+                self.complete(pending, &plan);
+                continue;
+            }
+            let transaction = std::mem::take(&mut plan.transaction);
+            self.next.changes += transaction.changes.len();
+            self.next.transactions.push(transaction);
+            let round = self.next.number;
+            self.next.commands.push(Box::new(InFlight { pending, plan, footprint, round, written: None }));
         }
-        for pending in deferred.into_iter().rev() {
-            queue.push_front(pending);
-        }
+    }
+
+    /// Whether everything up to this round has been applied.
+    fn is_applied(&self, round: u64) -> bool {
+        let rounds = [&self.written].into_iter().chain(&self.writing).chain([&self.next.commands]);
+        rounds.flat_map(|commands| commands.first()).all(|oldest| oldest.round > round)
     }
 
     /// An expiry whose agent has registered again meanwhile, or the keeping of one that is no longer kept.
@@ -323,35 +385,51 @@ impl Task {
         }
         let failed_ms = if failed { self.clock.elapsed_ms().max(1) } else { 0 };
         self.store_failed_ms.store(failed_ms, Ordering::Relaxed);
-        let round = std::mem::take(&mut self.round);
-        for (mut in_flight, outcome) in round.into_iter().zip(outcomes) {
+        for (mut in_flight, outcome) in self.writing.pop_front().into_iter().flatten().zip(outcomes) {
             match outcome {
                 Ok(revision) => {
                     in_flight.written = Some(revision);
-                    self.round.push(in_flight);
+                    self.written.push(in_flight);
                 }
-                Err(CommitError::Conflict) if in_flight.pending.attempts < MAX_ATTEMPTS => {
-                    in_flight.pending.attempts += 1;
-                    let queue = if in_flight.pending.reply.is_some() { &mut self.asked } else { &mut self.due };
-                    queue.push_back(in_flight.pending);
+                Err(error) => {
+                    self.leave(&in_flight.footprint);
+                    self.not_written(in_flight.pending, error);
                 }
-                Err(CommitError::TooLarge(what)) => self.refuse(in_flight.pending, Error::TooLarge { what }),
-                Err(error @ CommitError::Busy) => {
-                    self.metrics.write(in_flight.pending.command.as_str(), false);
-                    answer(in_flight.pending.reply, Err(Error::Unavailable { reason: error.to_string() }));
-                }
-                Err(error) => self.refuse(in_flight.pending, Error::Unavailable { reason: error.to_string() }),
             }
         }
+    }
+
+    fn not_written(&mut self, mut pending: Pending, error: CommitError) {
+        match error {
+            CommitError::Conflict if pending.attempts < MAX_ATTEMPTS => {
+                pending.attempts += 1;
+                let queue = if pending.reply.is_some() { &mut self.asked } else { &mut self.due };
+                queue.new.push_back(pending);
+            }
+            CommitError::TooLarge(what) => self.refuse(pending, Error::TooLarge { what }),
+            error @ CommitError::Busy => {
+                self.metrics.write(pending.command.as_str(), false);
+                answer(pending.reply, Err(Error::Unavailable { reason: error.to_string() }));
+            }
+            error => self.refuse(pending, Error::Unavailable { reason: error.to_string() }),
+        }
+    }
+
+    fn leave(&mut self, footprint: &Footprint) {
+        self.footprints.leave(footprint);
+        self.left = true;
     }
 
     /// Answers what is durable and applied.
     fn answer_applied(&mut self) {
         let applied = self.state.snapshot().revision;
-        for in_flight in std::mem::take(&mut self.round) {
+        for in_flight in std::mem::take(&mut self.written) {
             match in_flight.written {
-                Some(revision) if revision <= applied => self.complete(in_flight.pending, &in_flight.plan),
-                _ => self.round.push(in_flight),
+                Some(revision) if revision <= applied => {
+                    self.leave(&in_flight.footprint);
+                    self.complete(in_flight.pending, &in_flight.plan);
+                }
+                _ => self.written.push(in_flight),
             }
         }
     }

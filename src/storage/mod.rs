@@ -155,6 +155,11 @@ pub trait Storage: Debug + Send + Sync + 'static {
     /// Writes durably, at once. One outcome for each transaction, in their order.
     async fn commit(&self, transactions: Vec<Transaction>) -> Vec<Result<Revision, CommitError>>;
 
+    /// How many calls of `commit` may be under way: one, but for a store that itself writes together what waits.
+    fn calls(&self) -> usize {
+        1
+    }
+
     /// Whoever returned after the start has been told what there is: a restored store is one like any other from now on.
     async fn settled(&self) {}
 

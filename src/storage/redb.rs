@@ -1,8 +1,10 @@
 //! The default store: one file, crash-safe, no server.
 //!
 //! Each commit is one write transaction of redb, which syncs it before it answers: an acknowledged write survives a
-//! crash at any moment, and after a crash the file is as the last commit left it. All transactions of a call are written
-//! together and synced once (group commit); each keeps a revision of its own. After a failed write (a full disk) the
+//! crash at any moment, and after a crash the file is as the last commit left it. All calls that wait are written together,
+//! and those that come before it is time to sync as well (group commit): one sync for all; each transaction keeps a
+//! revision of its own. As many as the last group had, and as waited for it, are waited for a part of a sync's time: with one
+//! caller after the other nobody waits. After a failed write (a full disk) the
 //! file is opened again before the next; whether the failed one happened is then seen, and told if it did. A file that has
 //! lost its name, or whose name another one has, is written to in vain: such a write is not acknowledged.
 //! A call of lazy transactions only is not synced: it is durable with the next one that is, within `LAZY_LIMIT` in any case.
@@ -17,20 +19,21 @@ mod power;
 pub mod restore;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
+    iter,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use redb::{Database, Durability};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use self::file::{Beginning, CEILING, FILE, Look, META, RECORDS, REVISION, StoreFile, explain, unpanicked, write};
 use super::{
     COMMITS_IN_FLIGHT, Change, Commit, CommitError, Key, OpenError, Opened, SCHEMA, Storage, Transaction,
-    memory::holds, publish, record,
+    memory::holds, record,
 };
 use crate::model::{ReplicaId, Revision};
 
@@ -38,11 +41,18 @@ use crate::model::{ReplicaId, Revision};
 const RESERVED: u64 = 4096;
 /// Lazy commits are durable after this.
 const LAZY_LIMIT: Duration = Duration::from_secs(1);
+/// So many calls may wait to be written together: each may be of one registration.
+const CALLS: usize = 64;
+/// How long those are waited for who were answered last, at most, as a share of what the last sync took and in all. They
+/// are likely to be back, and a sync for all takes hardly longer than one for half of them.
+const LINGER_SHARE: u32 = 4;
+const MAX_LINGER: Duration = Duration::from_millis(2);
+/// A group that has so many transactions is synced, whoever else comes.
+const MAX_GROUP: usize = 1024;
 
 #[derive(Debug)]
 pub struct RedbStore {
     shared: Arc<Shared>,
-    commits: mpsc::Sender<Commit>,
 }
 
 #[derive(Debug)]
@@ -50,7 +60,43 @@ struct Shared {
     path: PathBuf,
     store_id: String,
     inner: Mutex<Inner>,
+    calls: Mutex<Calls>,
+    /// Another call has come.
+    news: Condvar,
+    commits: mpsc::Sender<Commit>,
 }
+
+/// Calls of `commit` that wait.
+#[derive(Debug, Default)]
+struct Calls {
+    waiting: VecDeque<Call>,
+    /// A thread is writing, and comes back for those that wait.
+    writing: bool,
+    /// How many transactions the next group is likely to have: those that the last one had and those that waited for it.
+    expected: usize,
+    linger: Duration,
+}
+
+#[derive(Debug)]
+struct Call {
+    transactions: Vec<Transaction>,
+    answer: oneshot::Sender<Outcomes>,
+}
+
+type Outcomes = Vec<Result<Revision, CommitError>>;
+/// Who writes. If that panics nobody waits for it, and the next call begins anew.
+struct Writer(Arc<Shared>);
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            *self.0.calls() = Calls::default();
+        }
+    }
+}
+
+/// What is told to whom when all is done.
+type Answers = Vec<(oneshot::Sender<Outcomes>, Outcomes)>;
 
 #[derive(Debug)]
 struct Inner {
@@ -63,6 +109,8 @@ struct Inner {
     ceiling: u64,
     /// Lazy commits wait to become durable.
     unsynced: bool,
+    /// How long the last group took once all of it was there.
+    synced_in: Duration,
     /// What a failed write was about: whether it happened, the file tells when it is open again.
     doubtful: Vec<Commit>,
 }
@@ -112,9 +160,17 @@ impl RedbStore {
         let (commits, receiver) = mpsc::channel(COMMITS_IN_FLIGHT);
         let state = State { revision, revisions };
         let ceiling = meta.ceiling.0;
-        let inner = Inner { file: Some(file), state, ceiling, unsynced: false, doubtful: Vec::new() };
+        let inner = Inner {
+            file: Some(file),
+            state,
+            ceiling,
+            unsynced: false,
+            synced_in: Duration::ZERO,
+            doubtful: Vec::new(),
+        };
         let store_id = meta.store_id.clone();
-        let shared = Arc::new(Shared { path, store_id, inner: inner.into() });
+        let shared =
+            Shared { path, store_id, inner: inner.into(), calls: Mutex::default(), news: Condvar::new(), commits };
         let opened = Opened {
             store_id: meta.store_id,
             replica: ReplicaId::ONLY,
@@ -123,7 +179,7 @@ impl RedbStore {
             restored: meta.restored,
             commits: receiver,
         };
-        Ok((Self { shared, commits }, opened))
+        Ok((Self { shared: Arc::new(shared) }, opened))
     }
 }
 
@@ -151,15 +207,87 @@ impl Shared {
         CommitError::Unavailable(format!("{}: {why}", self.path.display()))
     }
 
-    /// The commits of an earlier call that turn out to have happened, and this call's outcomes.
-    fn commit(&self, transactions: Vec<Transaction>) -> (Vec<Commit>, Vec<Result<Commit, CommitError>>) {
+    fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes what waits, until nothing does. Whoever is told last finds the store free: nobody holds it here any more.
+    fn write(self: Arc<Self>) {
+        let mut shared = Writer(self);
+        loop {
+            let answers = shared.0.write_group();
+            let goes_on = {
+                let mut calls = shared.0.calls();
+                calls.writing = !calls.waiting.is_empty();
+                let answered: usize = answers.iter().map(|(_, outcomes)| outcomes.len()).sum();
+                calls.expected = answered + calls.waiting.iter().map(|call| call.transactions.len()).sum::<usize>();
+                calls.writing
+            };
+            let again = goes_on.then_some(shared);
+            for (answer, outcomes) in answers {
+                // Whoever asked may have gone; what was written stays written.
+                let _ = answer.send(outcomes);
+            }
+            match again {
+                Some(again) => shared = again,
+                None => return,
+            }
+        }
+    }
+
+    /// Writes the calls that wait, and those that come while it does.
+    fn write_group(&self) -> Answers {
         let mut inner = self.lock();
-        let count = transactions.len();
-        let recovered = match inner.recover(&self.path, &self.store_id) {
-            Ok(recovered) => recovered,
-            Err(why) => return (Vec::new(), vec![Err(self.unavailable(&why)); count]),
+        let mut callers = Vec::new();
+        let (mut count, mut begun) = (0, None);
+        let mut next = || {
+            let Call { transactions, answer } = self.next_call(count, *begun.get_or_insert_with(Instant::now))?;
+            count += transactions.len();
+            callers.push((answer, transactions.len()));
+            Some(transactions)
         };
-        (recovered, inner.commit(transactions, |file| file.is_at(&self.path), |why| self.unavailable(why)))
+        let (recovered, outcomes) = match inner.recover(&self.path, &self.store_id) {
+            Ok(recovered) => {
+                (recovered, inner.commit(&mut next, |file| file.is_at(&self.path), |why| self.unavailable(why)))
+            }
+            Err(why) => {
+                let failed = |of: Vec<Transaction>| vec![Err(self.unavailable(&why)); of.len()];
+                (Vec::new(), iter::from_fn(&mut next).map(failed).collect())
+            }
+        };
+        let took = inner.synced_in;
+        drop(inner);
+        self.calls().linger = (took / LINGER_SHARE).min(MAX_LINGER);
+        recovered.into_iter().for_each(|commit| drop(self.tell(commit)));
+        let told = |outcomes: Vec<Result<Commit, CommitError>>| -> Outcomes {
+            outcomes.into_iter().map(|outcome| self.tell(outcome?)).collect()
+        };
+        let mut outcomes = outcomes.into_iter();
+        let answer = |(answer, count): (oneshot::Sender<Outcomes>, usize)| {
+            // One that a write that failed has kept from its turn.
+            let not_written = || vec![Err(self.unavailable("it could not be written to")); count];
+            (answer, outcomes.next().map_or_else(not_written, told))
+        };
+        callers.into_iter().map(answer).collect()
+    }
+
+    /// The next call of a group that has so many transactions. Waits a little if it is likely that there will be one.
+    fn next_call(&self, count: usize, begun: Instant) -> Option<Call> {
+        let mut calls = self.calls();
+        loop {
+            let left = (begun + calls.linger).saturating_duration_since(Instant::now());
+            if !calls.waiting.is_empty() || count >= calls.expected || left.is_zero() {
+                return calls.waiting.pop_front();
+            }
+            calls = self.news.wait_timeout(calls, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Sends it down the stream.
+    fn tell(&self, commit: Commit) -> Result<Revision, CommitError> {
+        let revision = commit.revision;
+        let sent = self.commits.blocking_send(commit);
+        sent.map(|()| revision).map_err(|_| CommitError::Unavailable("the registry has stopped".into()))
     }
 
     /// Makes lazy commits durable.
@@ -167,7 +295,7 @@ impl Shared {
         let mut inner = self.lock();
         let (unsynced, ceiling) = (inner.unsynced, inner.ceiling);
         let Some(file) = inner.file.as_ref().filter(|_| unsynced) else { return };
-        match write_all(&file.database, &[], Some(ceiling), Durability::Immediate) {
+        match reserve(&file.database, ceiling) {
             Ok(()) => inner.unsynced = false,
             Err(error) => {
                 let (file, error) = (self.path.display(), explain(&error));
@@ -207,106 +335,160 @@ impl Inner {
         Ok(recovered)
     }
 
-    /// `in_place` tells whether the file still has its name: what is written to one that has been replaced is lost.
+    /// Writes the transactions of calls, as long as there are any. `in_place` tells whether the file still has its name: what
+    /// is written to one that has been replaced is lost.
     fn commit(
         &mut self,
-        transactions: Vec<Transaction>,
+        next: &mut dyn FnMut() -> Option<Vec<Transaction>>,
         in_place: impl FnOnce(&StoreFile) -> Result<(), String>,
         unavailable: impl Fn(&str) -> CommitError,
-    ) -> Vec<Result<Commit, CommitError>> {
+    ) -> Vec<Vec<Result<Commit, CommitError>>> {
         let Some(file) = &self.file else {
-            return vec![Err(unavailable("it is not open")); transactions.len()];
+            return next().map(|of| vec![Err(unavailable("it is not open")); of.len()]).into_iter().collect();
         };
-        let lazy = transactions.iter().all(|transaction| transaction.lazy);
-        let outcomes = plan(&self.state, transactions);
-        let commits: Vec<Commit> = outcomes.iter().filter_map(|outcome| outcome.clone().ok()).collect();
-        let last = commits.last().map_or(0, |commit| commit.revision.0);
-        let short = last > self.ceiling;
-        // Without lazy commits nothing is ever reserved; with them, the sync of another commit is taken for it.
-        let ceiling =
-            (short && lazy || self.ceiling != 0 && last + RESERVED / 2 > self.ceiling).then_some(last + RESERVED);
-        let durability = if lazy && !short { Durability::None } else { Durability::Immediate };
-        let written = write_all(&file.database, &commits, ceiling, durability).map_err(|error| explain(&error));
-        match written.and_then(|()| in_place(file)) {
+        let mut group = Group::new(&self.state);
+        let mut ending = Ending::default();
+        let written = unpanicked(|| {
+            group.write(&file.database, next, |lazy, last| {
+                let short = last > self.ceiling;
+                // Without lazy commits nothing is ever reserved; with them, the sync of another commit is taken for it.
+                let reserves = short && lazy || self.ceiling != 0 && last + RESERVED / 2 > self.ceiling;
+                ending = Ending { ceiling: reserves.then_some(last + RESERVED), synced: !lazy || short };
+                ending
+            })
+        });
+        self.synced_in = group.gathered.map(|since| since.elapsed()).unwrap_or_default();
+        let outcomes = group.outcomes;
+        let commits = || outcomes.iter().flatten().flatten();
+        match written.map_err(|error| explain(&error)).and_then(|()| in_place(file)) {
             Ok(()) => {
-                self.unsynced = (self.unsynced || !commits.is_empty()) && matches!(durability, Durability::None);
-                self.ceiling = ceiling.unwrap_or(self.ceiling);
-                commits.iter().for_each(|commit| self.state.apply(commit));
+                self.unsynced = (self.unsynced || commits().next().is_some()) && !ending.synced;
+                self.ceiling = ending.ceiling.unwrap_or(self.ceiling);
+                commits().for_each(|commit| self.state.apply(commit));
                 outcomes
             }
             Err(why) => {
                 self.file = None;
-                self.doubtful = commits;
+                self.doubtful = commits().cloned().collect();
                 let unavailable = unavailable(&why);
-                outcomes.into_iter().map(|outcome| Err(outcome.err().unwrap_or(unavailable.clone()))).collect()
+                let failed = |outcome: Result<Commit, CommitError>| Err(outcome.err().unwrap_or(unavailable.clone()));
+                outcomes.into_iter().map(|of_call| of_call.into_iter().map(failed).collect()).collect()
             }
         }
     }
 }
 
-/// Writes commits, and up to which revision others are reserved.
-fn write_all(
-    database: &Database,
-    commits: &[Commit],
+/// How a write ends.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ending {
+    /// Up to which revision others are reserved.
     ceiling: Option<u64>,
-    durability: Durability,
-) -> Result<(), redb::Error> {
-    if commits.is_empty() && ceiling.is_none() {
-        return Ok(());
-    }
-    unpanicked(|| write_transaction(database, commits, ceiling, durability))
+    synced: bool,
 }
 
-fn write_transaction(
-    database: &Database,
-    commits: &[Commit],
-    ceiling: Option<u64>,
-    durability: Durability,
-) -> Result<(), redb::Error> {
-    let mut transaction = write(database)?;
-    transaction.set_durability(durability)?;
-    {
-        let mut table = transaction.open_table(RECORDS)?;
-        let mut meta = transaction.open_table(META)?;
-        match ceiling {
+impl Ending {
+    fn durability(self) -> Durability {
+        if self.synced { Durability::Immediate } else { Durability::None }
+    }
+
+    fn write(self, meta: &mut redb::Table<'_, &str, &[u8]>) -> Result<(), redb::Error> {
+        match self.ceiling {
             None => {}
             Some(0) => drop(meta.remove(CEILING)?),
             Some(ceiling) => drop(meta.insert(CEILING, &ceiling.to_be_bytes()[..])?),
         }
-        for commit in commits {
-            for Change { key, record } in &commit.changes {
-                let key = record::encode_key(key);
-                match record {
-                    Some(record) => table.insert(&*key, &*record::encode(commit.revision, record))?,
-                    None => table.remove(&*key)?,
-                };
-            }
-            meta.insert(REVISION, &commit.revision.0.to_be_bytes()[..])?;
-        }
+        Ok(())
     }
-    transaction.commit()?;
-    Ok(())
 }
 
-/// What a group of transactions would do, each planned on those before it.
-fn plan(state: &State, transactions: Vec<Transaction>) -> Vec<Result<Commit, CommitError>> {
-    let mut revision = state.revision;
-    let mut changed: HashMap<Key, Option<Revision>> = HashMap::new();
-    let plan = |transaction: Transaction| {
-        let present = |key: &Key| match changed.get(key) {
-            Some(changed) => *changed,
-            None => state.revisions.get(key).copied(),
-        };
-        if !holds(&transaction, present) {
-            return Err(CommitError::Conflict);
+/// Makes all that was written durable, and with it up to which revision others are reserved.
+fn reserve(database: &Database, ceiling: u64) -> Result<(), redb::Error> {
+    unpanicked(|| {
+        let transaction = write(database)?;
+        Ending { ceiling: Some(ceiling), synced: true }.write(&mut transaction.open_table(META)?)?;
+        Ok(transaction.commit()?)
+    })
+}
+
+/// What is written together, each transaction planned on those before it.
+struct Group<'a> {
+    state: &'a State,
+    revision: Revision,
+    changed: HashMap<Key, Option<Revision>>,
+    /// Of each call.
+    outcomes: Vec<Vec<Result<Commit, CommitError>>>,
+    /// How many transactions there are, and whether all are lazy.
+    count: usize,
+    lazy: bool,
+    /// When all were there.
+    gathered: Option<Instant>,
+}
+
+impl<'a> Group<'a> {
+    fn new(state: &'a State) -> Self {
+        let (changed, outcomes) = Default::default();
+        Self { state, revision: state.revision, changed, outcomes, count: 0, lazy: true, gathered: None }
+    }
+
+    /// Writes calls as long as there are any; then it is told how to end.
+    fn write(
+        &mut self,
+        database: &Database,
+        next: &mut dyn FnMut() -> Option<Vec<Transaction>>,
+        end: impl FnOnce(bool, u64) -> Ending,
+    ) -> Result<(), redb::Error> {
+        let mut transaction = write(database)?;
+        {
+            let mut table = transaction.open_table(RECORDS)?;
+            while self.count < MAX_GROUP
+                && let Some(transactions) = next()
+            {
+                self.plan(transactions);
+                for Commit { revision, changes, .. } in self.outcomes.last().into_iter().flatten().flatten() {
+                    for Change { key, record } in changes {
+                        let key = record::encode_key(key);
+                        match record {
+                            Some(record) => table.insert(&*key, &*record::encode(*revision, record))?,
+                            None => table.remove(&*key)?,
+                        };
+                    }
+                }
+            }
         }
-        revision = Revision(revision.0 + 1);
-        for change in &transaction.changes {
-            changed.insert(change.key.clone(), change.record.is_some().then_some(revision));
+        self.gathered = Some(Instant::now());
+        if self.revision == self.state.revision {
+            return Ok(transaction.abort()?);
         }
-        Ok(Commit::new(revision, transaction.changes))
-    };
-    transactions.into_iter().map(plan).collect()
+        let ending = end(self.lazy, self.revision.0);
+        transaction.set_durability(ending.durability())?;
+        {
+            let mut meta = transaction.open_table(META)?;
+            ending.write(&mut meta)?;
+            meta.insert(REVISION, &self.revision.0.to_be_bytes()[..])?;
+        }
+        Ok(transaction.commit()?)
+    }
+
+    fn plan(&mut self, transactions: Vec<Transaction>) {
+        self.count += transactions.len();
+        let outcomes = transactions.into_iter().map(|transaction| {
+            self.lazy &= transaction.lazy;
+            let present = |key: &Key| match self.changed.get(key) {
+                Some(changed) => *changed,
+                None => self.state.revisions.get(key).copied(),
+            };
+            if !holds(&transaction, present) {
+                return Err(CommitError::Conflict);
+            }
+            self.revision = Revision(self.revision.0 + 1);
+            for change in &transaction.changes {
+                self.changed.insert(change.key.clone(), change.record.is_some().then_some(self.revision));
+            }
+            Ok(Commit::new(self.revision, transaction.changes))
+        });
+        let outcomes = outcomes.collect();
+        self.outcomes.push(outcomes);
+    }
 }
 
 /// In peace nothing is lost, and no revision is left out.
@@ -314,7 +496,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         let Ok(inner) = self.inner.get_mut() else { return };
         let Some(file) = inner.file.as_ref().filter(|_| inner.ceiling != 0) else { return };
-        if let Err(error) = write_all(&file.database, &[], Some(0), Durability::Immediate) {
+        if let Err(error) = reserve(&file.database, 0) {
             tracing::warn!(%error, "the store could not be closed");
         }
     }
@@ -323,18 +505,27 @@ impl Drop for Shared {
 #[async_trait]
 impl Storage for RedbStore {
     async fn commit(&self, transactions: Vec<Transaction>) -> Vec<Result<Revision, CommitError>> {
-        let count = transactions.len();
-        let lazy = transactions.iter().all(|transaction| transaction.lazy);
-        let shared = self.shared.clone();
-        let written = tokio::task::spawn_blocking(move || shared.commit(transactions)).await;
-        let failed =
-            |error: tokio::task::JoinError| (Vec::new(), vec![Err(CommitError::Unavailable(error.to_string())); count]);
-        let (recovered, outcomes) = written.unwrap_or_else(failed);
+        let (count, lazy) = (transactions.len(), transactions.iter().all(|transaction| transaction.lazy));
+        let (answer, answered) = oneshot::channel();
+        let idle = {
+            let mut calls = self.shared.calls();
+            calls.waiting.push_back(Call { transactions, answer });
+            !std::mem::replace(&mut calls.writing, true)
+        };
+        self.shared.news.notify_one();
+        if idle {
+            let shared = self.shared.clone();
+            tokio::task::spawn_blocking(move || shared.write());
+        }
+        let outcomes = answered.await;
         if lazy {
             self.sync_soon();
         }
-        publish(&self.commits, recovered.into_iter().map(Ok).collect()).await;
-        publish(&self.commits, outcomes).await
+        outcomes.unwrap_or_else(|_| vec![Err(self.shared.unavailable("the write has failed")); count])
+    }
+
+    fn calls(&self) -> usize {
+        CALLS
     }
 
     async fn settled(&self) {
@@ -346,6 +537,8 @@ impl Storage for RedbStore {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::future::join_all;
+
     use super::*;
     use crate::storage::conformance::instance;
 
@@ -366,13 +559,11 @@ mod tests {
                 let mut inner = store.shared.lock();
                 let commit = Commit::new(Revision(2), put("2").changes);
                 if happened {
-                    write_all(
-                        &inner.file.as_ref().expect("open").database,
-                        std::slice::from_ref(&commit),
-                        None,
-                        Durability::Immediate,
-                    )
-                    .expect("written");
+                    let database = &inner.file.as_ref().expect("open").database;
+                    let mut calls = vec![vec![put("2")]].into_iter();
+                    let mut group = Group::new(&inner.state);
+                    let ending = Ending { synced: true, ..Ending::default() };
+                    group.write(database, &mut || calls.next(), |_, _| ending).expect("written");
                 }
                 inner.file = None;
                 inner.doubtful = vec![commit];
@@ -383,6 +574,23 @@ mod tests {
                 std::iter::from_fn(|| opened.commits.try_recv().ok()).map(|commit| commit.revision.0).collect();
             assert_eq!(told, if happened { vec![2, 3] } else { vec![2] });
         }
+    }
+
+    #[tokio::test]
+    async fn calls_at_once_are_told_in_order_each_with_its_own() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (store, mut opened) = RedbStore::open(directory.path(), "id").expect("it opens");
+        let ids: Vec<String> = (0..100).map(|id| id.to_string()).collect();
+        let outcomes = join_all(ids.iter().map(|id| store.commit(vec![put(id)]))).await;
+        let told: Vec<Commit> = std::iter::from_fn(|| opened.commits.try_recv().ok()).collect();
+        assert_eq!(told.iter().map(|commit| commit.revision.0).collect::<Vec<_>>(), (1..=100).collect::<Vec<u64>>());
+        for (id, outcome) in ids.iter().zip(outcomes) {
+            let [Ok(revision)] = outcome[..] else { panic!("{outcome:?}") };
+            assert_eq!(told[revision.0 as usize - 1].changes, put(id).changes);
+        }
+        drop(store);
+        let (_, opened) = RedbStore::open(directory.path(), "other").expect("nobody has it open any more");
+        assert_eq!(opened.records.len(), 100);
     }
 
     fn lazily(id: &str) -> Transaction {

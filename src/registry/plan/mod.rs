@@ -5,18 +5,14 @@
 //! come back by registering. A lease is of one incarnation.
 
 mod axes;
+pub mod footprints;
 mod leave;
 mod owner;
 mod raw;
 mod register;
 mod service;
 
-use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    hash::{BuildHasher, RandomState},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use super::{
     command::{Command, Error},
@@ -27,7 +23,6 @@ use crate::{
         Incarnation, Instance, InstanceKey, LeaseId, Limits, RemovalCause, Revision, ServiceKey, ServicePort,
         Tombstone, Transition, Turn, UnixMillis,
     },
-    prehashed::Prehashed,
     storage::{Change, Key, Record, Transaction},
 };
 
@@ -95,45 +90,6 @@ impl Plan {
 
     fn delete(&mut self, key: Key) {
         self.transaction.changes.push(Change { key, record: None });
-    }
-}
-
-/// The stage on which commands are planned together: what one touches, no other may until it is applied. Only hashes are
-/// kept: where two meet by chance, a command waits for the next round.
-#[derive(Debug, Default)]
-pub struct Footprints {
-    hasher: RandomState,
-    read: HashSet<u64, Prehashed>,
-    written: HashSet<u64, Prehashed>,
-    joining: HashMap<Group, usize>,
-}
-
-impl Footprints {
-    /// Another round begins.
-    pub fn clear(&mut self) {
-        self.read.clear();
-        self.written.clear();
-        self.joining.clear();
-    }
-
-    /// Adds a plan's footprint; false if it meets one that is there already.
-    pub fn add(&mut self, plan: &Plan) -> bool {
-        let hash = |key: &Key| self.hasher.hash_one(key);
-        let writes = plan.transaction.changes.iter().map(|change| hash(&change.key));
-        let writes = writes.chain(plan.exclusive.iter().map(hash));
-        // Nobody reads an address.
-        let writes = writes.chain(plan.addresses.iter().map(|address| self.hasher.hash_one(address)));
-        let writes: Vec<u64> = writes.collect();
-        let reads: Vec<u64> = plan.transaction.expect.iter().map(|(key, _)| hash(key)).collect();
-        let free = writes.iter().all(|key| !self.written.contains(key) && !self.read.contains(key))
-            && reads.iter().all(|key| !self.written.contains(key))
-            && plan.joining.iter().all(|(group, count, room)| self.joining.get(group).unwrap_or(&0) + count <= *room);
-        self.written.extend(writes);
-        self.read.extend(reads);
-        for (group, count, _) in &plan.joining {
-            *self.joining.entry(group.clone()).or_default() += count;
-        }
-        free
     }
 }
 

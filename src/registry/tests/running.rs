@@ -1,7 +1,12 @@
 //! The task, with a store in memory and time that is paused: it moves only when everybody waits.
 
+use std::sync::Mutex;
+
 use futures_util::FutureExt;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep},
+};
 
 use super::*;
 use crate::{
@@ -230,6 +235,76 @@ async fn while_the_store_fails_nothing_changes_and_nobody_expires() {
     assert!(!registry.is_writable());
     sleep(Duration::from_millis(2_500)).await;
     assert!(!present(&registry, "web/1") && registry.is_writable());
+}
+
+/// Writes a round each time that it is let.
+#[derive(Debug)]
+struct Gated {
+    memory: MemoryStore,
+    calls: usize,
+    gate: Semaphore,
+    /// How many transactions it was given each time.
+    rounds: Mutex<Vec<usize>>,
+}
+
+impl Gated {
+    fn rounds(&self) -> Vec<usize> {
+        self.rounds.lock().expect("nothing panics while it holds this lock").clone()
+    }
+
+    async fn has_been_given(&self, rounds: usize) {
+        while self.rounds().len() < rounds {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Storage for Gated {
+    async fn commit(&self, transactions: Vec<Transaction>) -> Vec<Result<Revision, CommitError>> {
+        self.rounds.lock().expect("nothing panics while it holds this lock").push(transactions.len());
+        self.gate.acquire().await.expect("it is never closed").forget();
+        self.memory.commit(transactions).await
+    }
+
+    fn calls(&self) -> usize {
+        self.calls
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_while_the_store_writes_waits_for_what_it_is_about_and_for_no_more() {
+    for calls in [1, 2] {
+        let (memory, opened) = MemoryStore::open("store".into());
+        let store = Arc::new(Gated { memory, calls, gate: Semaphore::new(0), rounds: Mutex::default() });
+        let (settings, metrics) = (unbraked(Limits::default()), Arc::new(Metrics::default()));
+        let registry = Registry::start(store.clone(), opened, settings, metrics).0;
+        let come = |name: &'static str, host| {
+            let registry = registry.clone();
+            tokio::spawn(async move { register(&registry, name, host, 60).await })
+        };
+        let first = come("a/1", 1);
+        store.has_been_given(1).await;
+        let others = [come("b/1", 2), come("c/1", 3)];
+        // It is not there yet: that it is unknown would be the wrong answer.
+        let leaving = tokio::spawn({
+            let registry = registry.clone();
+            async move { registry.deregister(key("a/1"), None).await }
+        });
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(store.rounds().len(), calls, "as many as the store takes");
+        assert!(!leaving.is_finished());
+        store.gate.add_permits(1);
+        first.await.expect("no panic");
+        assert!(!leaving.is_finished() && present(&registry, "a/1"));
+        store.gate.add_permits(9);
+        for other in others {
+            other.await.expect("no panic");
+        }
+        leaving.await.expect("no panic").expect("deregistered");
+        assert!(!present(&registry, "a/1") && present(&registry, "b/1") && present(&registry, "c/1"));
+        assert_eq!(store.rounds().iter().sum::<usize>(), 4);
+    }
 }
 
 #[tokio::test(start_paused = true)]

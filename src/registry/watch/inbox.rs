@@ -42,8 +42,9 @@ impl Inbox {
         change(&mut self.state.lock().expect("nothing panics while it holds this lock"))
     }
 
-    pub(super) fn put(&self, entry: &Arc<Entry>, seen: Seen) {
-        let wake = self.with(|state| match state {
+    /// Whether it is to be woken: what it had, it has taken.
+    pub(super) fn put(&self, entry: &Arc<Entry>, seen: Seen) -> bool {
+        self.with(|state| match state {
             State::Following { from, due } if *from < entry.position => {
                 if due.len() < MAX_DUE {
                     due.push(Told { entry: entry.clone(), seen });
@@ -53,15 +54,16 @@ impl Inbox {
                 true
             }
             _ => false,
-        });
-        if wake {
-            self.news.notify_one();
-        }
+        })
+    }
+
+    pub(super) fn wake(&self) {
+        self.news.notify_one();
     }
 
     pub(super) fn close(&self) {
         self.with(|state| *state = State::Closed);
-        self.news.notify_one();
+        self.wake();
     }
 
     /// The matcher has missed something.
@@ -70,7 +72,7 @@ impl Inbox {
             State::Closed => {}
             _ => *state = State::Behind,
         });
-        self.news.notify_one();
+        self.wake();
     }
 
     pub(super) fn is_behind(&self) -> bool {

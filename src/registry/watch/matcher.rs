@@ -15,11 +15,13 @@ use std::{
 };
 
 use tokio::{
+    runtime::Handle,
     sync::{Notify, watch},
     task::JoinHandle,
 };
 
 use super::{
+    bell::{Bell, LOT},
     filter::Filter,
     inbox::Inbox,
     log::{Entry, EventLog, Log},
@@ -46,8 +48,10 @@ enum Change {
 }
 
 /// What watches and the matcher share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Roster {
+    /// Where watches are served; where the first is asked for if not said.
+    served: Option<Handle>,
     changes: Mutex<Vec<Change>>,
     news: Notify,
     next: AtomicU64,
@@ -58,6 +62,11 @@ pub(super) struct Roster {
 }
 
 impl Roster {
+    pub(super) fn new(served: Option<Handle>) -> Self {
+        let (changes, news, next, done) = Default::default();
+        Self { served, changes, news, next, done, running: Mutex::default(), listings: Listings::default() }
+    }
+
     /// Takes in a watch, whose inbox will be told of what happens from now on; it leaves with the place.
     pub(super) fn join(self: &Arc<Self>, events: &EventLog, filter: Filter, inbox: Arc<Inbox>) -> Place {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -86,6 +95,8 @@ impl Roster {
                 log: events.log.clone(),
                 position,
                 groups: Groups::default(),
+                bell: Bell::hang(&self.served.clone().unwrap_or_else(Handle::current)),
+                woken: Vec::new(),
                 warm: VecDeque::new(),
                 spent: 0,
                 begun: Instant::now(),
@@ -177,6 +188,9 @@ struct Matcher {
     log: Arc<Log>,
     position: Position,
     groups: Groups,
+    bell: Bell,
+    /// Those whose inboxes have got something, until they are rung for.
+    woken: Vec<Arc<Inbox>>,
     /// Events whose bytes are kept.
     warm: VecDeque<Arc<Entry>>,
     /// What was done in this turn, and when it began.
@@ -185,11 +199,14 @@ struct Matcher {
 }
 
 impl Matcher {
-    /// Ends with the registry.
+    /// Ends with the registry, or when there is nobody to ring for.
     async fn run(mut self, mut published: watch::Receiver<Revision>) {
         loop {
             published.mark_unchanged();
             while self.batch().await {}
+            if !self.ring().await {
+                return;
+            }
             self.roster.listings.sweep();
             let roster = self.roster.clone();
             tokio::select! {
@@ -239,7 +256,10 @@ impl Matcher {
             let Some(seen) = Seen::of(entry, &group.filter) else { continue };
             told = true;
             self.spent += group.members.len();
-            group.members.values().for_each(|inbox| inbox.put(entry, seen));
+            self.woken.extend(group.members.values().filter(|inbox| inbox.put(entry, seen)).cloned());
+            if self.woken.len() >= LOT {
+                self.ring().await;
+            }
         }
         if told {
             self.warm.push_back(entry.clone());
@@ -251,10 +271,16 @@ impl Matcher {
         }
     }
 
+    /// Wakes those who have got something.
+    async fn ring(&mut self) -> bool {
+        self.bell.ring(std::mem::take(&mut self.woken)).await
+    }
+
     async fn turn(&mut self, spent: usize) {
         self.spent += spent;
         if self.spent >= TURN || self.begun.elapsed() > TURN_TIME {
             self.spent = 0;
+            self.ring().await;
             tokio::task::yield_now().await;
             self.begun = Instant::now();
         }

@@ -2,7 +2,7 @@
 //!
 //! - `log`: recent events, the same for all; bounded. `position`: places in it, and tokens. `changes`: what changed.
 //! - `filter`: what a watch is about; `seen`: an event through it. `matcher`: who is told of what; `inbox`: what waits for
-//!   one watch. `merge`: what many events come to. `pinned`: what there is, for a watch that is told of it.
+//!   one watch, and `bell` wakes it. `merge`: what many events come to. `pinned`: what there is, for a watch that is told of it.
 //!
 //! A watch that keeps up takes events from its inbox, which is filled only with what matches. One that is behind (it has
 //! just come, or takes too long) reads the log instead, a bounded part at a time, and if much in it matches it is told
@@ -13,6 +13,7 @@
 //! told is not told again. A watch to which nothing happens gets a newer token from time to time (`Step::Bookmark`), so
 //! that its token does not fall out of the log.
 
+mod bell;
 pub mod changes;
 mod filter;
 mod inbox;
@@ -29,7 +30,10 @@ mod tests;
 
 use std::{collections::VecDeque, ops::Bound, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep_until, timeout},
+};
 
 pub use self::{
     filter::Filter,
@@ -59,11 +63,18 @@ const TOKEN_PATIENCE: Duration = Duration::from_secs(1);
 pub const MAX_BROAD_WATCHES: usize = 100;
 
 /// What the registry has of its watches.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Watches {
     roster: Arc<Roster>,
     all: Arc<()>,
     broad: Arc<()>,
+}
+
+impl Watches {
+    /// Those of one registry; where most of them are `served`, if not where the first is asked for.
+    pub(super) fn new(served: Option<Handle>) -> Self {
+        Self { roster: Arc::new(Roster::new(served)), all: Arc::default(), broad: Arc::default() }
+    }
 }
 
 /// One step of a watch.
