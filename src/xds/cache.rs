@@ -45,6 +45,10 @@ struct Slot {
     owner: Option<(ServiceKey, Exports)>,
     /// Built from the newest state that was there when it was last dirty.
     fresh: bool,
+    /// Of a variant, that of what it was built from.
+    raw: Option<Revision>,
+    /// Somebody got what it is now before its subscribers were told.
+    untold: bool,
     subscribers: HashMap<u64, Subscriber>,
 }
 
@@ -142,6 +146,7 @@ impl Cache {
         {
             let slot = self.slot(key);
             let mut slot = lock(&slot);
+            self.renew_variant(key, &mut slot);
             self.freshen(key, &mut slot);
             if slot.resource.is_some() || !slot.subscribers.is_empty() {
                 return slot.resource.as_ref().filter(|_| view.sees(&slot.owner)).cloned();
@@ -322,8 +327,9 @@ impl Cache {
         if slot.fresh {
             return false;
         }
-        let mut built = translate::build(key, &self.registry.snapshot());
-        slot.fresh = true;
+        let snapshot = self.registry.snapshot();
+        let mut built = translate::build(key, &snapshot);
+        (slot.fresh, slot.raw) = (true, variant(key, &snapshot));
         let owner = built.as_mut().and_then(|built| built.service.take());
         let same_owner = owner == std::mem::replace(&mut slot.owner, owner.clone());
         let resource = built.map(|built| Arc::new(Resource::new(key.kind, key.name.clone(), built)));
@@ -335,6 +341,15 @@ impl Cache {
         true
     }
 
+    /// Whom a variant is for changes with the state, at once. Who gets it only now must not get what it was for others,
+    /// though those have yet to be told.
+    fn renew_variant(&self, key: &ResourceKey, slot: &mut Slot) {
+        if slot.fresh && matches!(key.scope, Scope::Variant(_)) && variant(key, &self.registry.snapshot()) != slot.raw {
+            slot.fresh = false;
+            slot.untold |= self.freshen(key, slot);
+        }
+    }
+
     /// Something that a resource is made of has changed.
     fn touch(&self, key: &ResourceKey, revision: Revision) {
         let _telling = lock(&self.telling);
@@ -342,7 +357,8 @@ impl Cache {
         let subscribers: Vec<Subscriber> = {
             let mut slot = lock(&slot);
             slot.fresh = false;
-            match slot.subscribers.is_empty() || self.freshen(key, &mut slot) {
+            let changed = slot.subscribers.is_empty() || self.freshen(key, &mut slot);
+            match changed | std::mem::take(&mut slot.untold) {
                 true => slot.subscribers.values().cloned().collect(),
                 false => return,
             }
@@ -457,6 +473,13 @@ impl Cache {
         };
         groups.iter().for_each(|group| group.tell(&names(group), revision));
     }
+}
+
+/// The revision of the raw resource that a variant is; none if it is no variant, or there is none.
+fn variant(key: &ResourceKey, snapshot: &Snapshot) -> Option<Revision> {
+    let Scope::Variant(variant) = &key.scope else { return None };
+    let raw = RawKey { kind: key.kind, name: key.name.clone(), variant: variant.clone() };
+    snapshot.raw.get(&raw).map(|raw| raw.revision)
 }
 
 /// Which of the services that changed have another definition than before: their clusters, then and now.

@@ -99,6 +99,17 @@ pub fn assignment_key(
 }
 
 impl SharedView {
+    /// The same as `key`, for a node, as of a state: the view's choice of variants may be of an older one.
+    pub fn key_at(&self, kind: ResourceType, name: &Arc<str>, node: &Node, snapshot: &Snapshot) -> ResourceKey {
+        let Some(choice) = self.selection.get(&(kind, name.clone())) else { return self.view.key(kind, name) };
+        match (snapshot.variant_for(kind, name, node), choice) {
+            (Some((raw, _)), _) => chosen_key(&self.view, kind, name, &Choice::Variant(raw.variant.clone())),
+            // It is for others now.
+            (None, Choice::Variant(_)) => self.view.key(kind, name),
+            (None, choice) => chosen_key(&self.view, kind, name, choice),
+        }
+    }
+
     pub fn key(&self, kind: ResourceType, name: &Arc<str>) -> ResourceKey {
         if !self.selection.is_empty()
             && let Some(choice) = self.selection.get(&(kind, name.clone()))

@@ -158,7 +158,11 @@ impl Drop for ViewCatalog {
 
 impl Catalog for ViewCatalog {
     fn get(&self, kind: ResourceType, name: &Arc<str>) -> Option<Arc<Resource>> {
-        self.cache.get(&self.view.key(kind, name), &self.view)
+        let key = match self.view.selection.is_empty() {
+            true => self.view.key(kind, name),
+            false => self.view.key_at(kind, name, &self.node, &self.cache.registry().snapshot()),
+        };
+        self.cache.get(&key, &self.view)
     }
 
     fn wildcard(&self, kind: ResourceType) -> Vec<Arc<str>> {
@@ -191,7 +195,8 @@ impl Catalog for ViewCatalog {
     fn full(&self, kind: ResourceType, names: Option<&Arc<NameSet>>) -> Arc<Full> {
         let place = self.places[kind as usize].as_deref();
         let make = || {
-            let get = |name: &Arc<str>| self.get(kind, name);
+            // By the view and not by the node: it is for all of the group.
+            let get = |name: &Arc<str>| self.cache.get(&self.view.key(kind, name), &self.view);
             match names {
                 Some(names) => Full::of(names.iter().cloned(), get),
                 None => Full::of(self.wildcard(kind).into_iter(), get),

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::{
-    model::{Limits, Namespace, Node, RawKey, RawResource, ServiceKey, parse},
+    model::{Limits, Namespace, Node, NodeSelector, RawKey, RawResource, ServiceKey, parse},
     registry::Registry,
     storage::memory::MemoryStore,
     telemetry::Metrics,
@@ -108,6 +108,48 @@ fn a_stream_that_is_meant_otherwise_misses_no_change() {
     catalog.mailbox.take();
     mesh.cache.raw_changed(&[variant()].into(), Revision(3));
     assert!(catalog.mailbox.look(|news| news.names.contains_key(&(EDS, "web".into()))), "it is gone");
+}
+
+#[test]
+fn whom_a_variant_is_for_changes_at_once() {
+    let mesh = Mesh::start();
+    let put = |variant: &str, selector: &str, bytes: &'static str| {
+        let key = RawKey { kind: EDS, name: "web".into(), variant: variant.into() };
+        let selector = (!selector.is_empty()).then(|| NodeSelector::parse("selector", selector).expect("a selector"));
+        let raw = RawResource { bytes: bytes.into(), selector, ttl: None };
+        mesh.runtime.block_on(mesh.registry.put_raw(key, raw)).expect("written");
+    };
+    let follow = |id: &str| {
+        let view = View { namespace: Namespace::default(), outbound: None, imports: None, grpc: false };
+        let node = Arc::new(Node { id: id.into(), ..Node::default() });
+        static ID: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1_000);
+        let mut catalog = ViewCatalog::new(mesh.cache.clone(), &view, node, ID.fetch_add(1, Ordering::Relaxed));
+        let mut bench = Bench::new(Dialect::Incremental);
+        let request = DeltaDiscoveryRequest {
+            type_url: EDS.type_url().into(),
+            resource_names_subscribe: strings(&["web"]),
+            ..Default::default()
+        };
+        let received = bench.session.receive_incremental(request, bench.now, &catalog).expect("accepted");
+        catalog.follow(&received.interest.expect("a known type"));
+        catalog
+    };
+    let gets = |catalog: &ViewCatalog| {
+        let resource = catalog.get(EDS, &"web".into()).expect("a resource");
+        String::from_utf8(resource.body().to_vec()).expect("text")
+    };
+    put("", "", "for all");
+    put("a", "node.id == 'one'", "for one");
+    let (one, two) = (follow("one"), follow("two"));
+    assert_eq!((gets(&one), gets(&two)), ("for one".into(), "for all".into()));
+    // The state has changed, and nobody has been told.
+    put("a", "node.id == 'two'", "for two");
+    let new = follow("two");
+    assert_eq!((gets(&new), gets(&one), gets(&two)), ("for two".into(), "for all".into(), "for two".into()));
+    // Who follows the variant is told all the same, though it was built before.
+    new.mailbox.take();
+    mesh.cache.raw_changed(&[RawKey { kind: EDS, name: "web".into(), variant: "a".into() }].into(), Revision(9));
+    assert!(new.mailbox.look(|news| news.names.contains_key(&(EDS, "web".into()))));
 }
 
 #[test]
