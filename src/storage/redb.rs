@@ -3,8 +3,7 @@
 //! Each commit is one write transaction of redb, which syncs it before it answers: an acknowledged write survives a
 //! crash at any moment, and after a crash the file is as the last commit left it. All calls that wait are written together,
 //! and those that come before it is time to sync as well (group commit): one sync for all; each transaction keeps a
-//! revision of its own. As many as the last group had, and as waited for it, are waited for a part of a sync's time: with one
-//! caller after the other nobody waits. After a failed write (a full disk) the
+//! revision of its own. After a failed write (a full disk) the
 //! file is opened again before the next; whether the failed one happened is then seen, and told if it did. A file that has
 //! lost its name, or whose name another one has, is written to in vain: such a write is not acknowledged.
 //! A call of lazy transactions only is not synced: it is durable with the next one that is, within `LAZY_LIMIT` in any case.
@@ -22,8 +21,8 @@ use std::{
     collections::{HashMap, VecDeque},
     iter,
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -43,10 +42,6 @@ const RESERVED: u64 = 4096;
 const LAZY_LIMIT: Duration = Duration::from_secs(1);
 /// So many calls may wait to be written together: each may be of one registration.
 const CALLS: usize = 64;
-/// How long those are waited for who were answered last, at most, as a share of what the last sync took and in all. They
-/// are likely to be back, and a sync for all takes hardly longer than one for half of them.
-const LINGER_SHARE: u32 = 4;
-const MAX_LINGER: Duration = Duration::from_millis(2);
 /// A group that has so many transactions is synced, whoever else comes.
 const MAX_GROUP: usize = 1024;
 
@@ -61,8 +56,6 @@ struct Shared {
     store_id: String,
     inner: Mutex<Inner>,
     calls: Mutex<Calls>,
-    /// Another call has come.
-    news: Condvar,
     commits: mpsc::Sender<Commit>,
 }
 
@@ -72,9 +65,6 @@ struct Calls {
     waiting: VecDeque<Call>,
     /// A thread is writing, and comes back for those that wait.
     writing: bool,
-    /// How many transactions the next group is likely to have: those that the last one had and those that waited for it.
-    expected: usize,
-    linger: Duration,
 }
 
 #[derive(Debug)]
@@ -109,8 +99,6 @@ struct Inner {
     ceiling: u64,
     /// Lazy commits wait to become durable.
     unsynced: bool,
-    /// How long the last group took once all of it was there.
-    synced_in: Duration,
     /// What a failed write was about: whether it happened, the file tells when it is open again.
     doubtful: Vec<Commit>,
 }
@@ -160,17 +148,9 @@ impl RedbStore {
         let (commits, receiver) = mpsc::channel(COMMITS_IN_FLIGHT);
         let state = State { revision, revisions };
         let ceiling = meta.ceiling.0;
-        let inner = Inner {
-            file: Some(file),
-            state,
-            ceiling,
-            unsynced: false,
-            synced_in: Duration::ZERO,
-            doubtful: Vec::new(),
-        };
+        let inner = Inner { file: Some(file), state, ceiling, unsynced: false, doubtful: Vec::new() };
         let store_id = meta.store_id.clone();
-        let shared =
-            Shared { path, store_id, inner: inner.into(), calls: Mutex::default(), news: Condvar::new(), commits };
+        let shared = Shared { path, store_id, inner: inner.into(), calls: Mutex::default(), commits };
         let opened = Opened {
             store_id: meta.store_id,
             replica: ReplicaId::ONLY,
@@ -219,8 +199,6 @@ impl Shared {
             let goes_on = {
                 let mut calls = shared.0.calls();
                 calls.writing = !calls.waiting.is_empty();
-                let answered: usize = answers.iter().map(|(_, outcomes)| outcomes.len()).sum();
-                calls.expected = answered + calls.waiting.iter().map(|call| call.transactions.len()).sum::<usize>();
                 calls.writing
             };
             let again = goes_on.then_some(shared);
@@ -239,10 +217,8 @@ impl Shared {
     fn write_group(&self) -> Answers {
         let mut inner = self.lock();
         let mut callers = Vec::new();
-        let (mut count, mut begun) = (0, None);
         let mut next = || {
-            let Call { transactions, answer } = self.next_call(count, *begun.get_or_insert_with(Instant::now))?;
-            count += transactions.len();
+            let Call { transactions, answer } = self.calls().waiting.pop_front()?;
             callers.push((answer, transactions.len()));
             Some(transactions)
         };
@@ -255,9 +231,7 @@ impl Shared {
                 (Vec::new(), iter::from_fn(&mut next).map(failed).collect())
             }
         };
-        let took = inner.synced_in;
         drop(inner);
-        self.calls().linger = (took / LINGER_SHARE).min(MAX_LINGER);
         recovered.into_iter().for_each(|commit| drop(self.tell(commit)));
         let told = |outcomes: Vec<Result<Commit, CommitError>>| -> Outcomes {
             outcomes.into_iter().map(|outcome| self.tell(outcome?)).collect()
@@ -269,18 +243,6 @@ impl Shared {
             (answer, outcomes.next().map_or_else(not_written, told))
         };
         callers.into_iter().map(answer).collect()
-    }
-
-    /// The next call of a group that has so many transactions. Waits a little if it is likely that there will be one.
-    fn next_call(&self, count: usize, begun: Instant) -> Option<Call> {
-        let mut calls = self.calls();
-        loop {
-            let left = (begun + calls.linger).saturating_duration_since(Instant::now());
-            if !calls.waiting.is_empty() || count >= calls.expected || left.is_zero() {
-                return calls.waiting.pop_front();
-            }
-            calls = self.news.wait_timeout(calls, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
     }
 
     /// Sends it down the stream.
@@ -357,7 +319,6 @@ impl Inner {
                 ending
             })
         });
-        self.synced_in = group.gathered.map(|since| since.elapsed()).unwrap_or_default();
         let outcomes = group.outcomes;
         let commits = || outcomes.iter().flatten().flatten();
         match written.map_err(|error| explain(&error)).and_then(|()| in_place(file)) {
@@ -420,14 +381,12 @@ struct Group<'a> {
     /// How many transactions there are, and whether all are lazy.
     count: usize,
     lazy: bool,
-    /// When all were there.
-    gathered: Option<Instant>,
 }
 
 impl<'a> Group<'a> {
     fn new(state: &'a State) -> Self {
         let (changed, outcomes) = Default::default();
-        Self { state, revision: state.revision, changed, outcomes, count: 0, lazy: true, gathered: None }
+        Self { state, revision: state.revision, changed, outcomes, count: 0, lazy: true }
     }
 
     /// Writes calls as long as there are any; then it is told how to end.
@@ -455,7 +414,6 @@ impl<'a> Group<'a> {
                 }
             }
         }
-        self.gathered = Some(Instant::now());
         if self.revision == self.state.revision {
             return Ok(transaction.abort()?);
         }
@@ -512,7 +470,6 @@ impl Storage for RedbStore {
             calls.waiting.push_back(Call { transactions, answer });
             !std::mem::replace(&mut calls.writing, true)
         };
-        self.shared.news.notify_one();
         if idle {
             let shared = self.shared.clone();
             tokio::task::spawn_blocking(move || shared.write());
