@@ -1,6 +1,10 @@
 //! Durable registrations through etcd, beside bare puts: the same etcd, one connection each, so many callers, each with its
 //! next call when the last is answered. `cargo bench --bench etcd -- --help`; `docs/performance.md` says what it means.
 
+#[path = "shared/bare_put.rs"]
+mod bare_put;
+#[path = "shared/callers.rs"]
+mod callers;
 #[path = "../tests/support/etcd.rs"]
 #[allow(dead_code, reason = "each suite uses a part of it")]
 mod etcd;
@@ -13,10 +17,9 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::Context;
 use clap::Parser;
 use convoy::{
     model::{Limits, Replica, UnixMillis, parse},
@@ -25,16 +28,15 @@ use convoy::{
     telemetry::Metrics,
 };
 use convoy_client::proto::{Port, Protocol, Registration};
-use tokio::task::JoinSet;
-use tonic::{client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
-use tonic_prost::ProstCodec;
+use tonic::transport::Channel;
+
+use bare_put::put;
+use callers::rate;
 
 /// Convoy's allocator, for both.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// As large as the instances that are registered, in etcd.
-const VALUE_BYTES: usize = 200;
 /// Registrations go to so many services in turns.
 const SERVICES: u32 = 100;
 
@@ -42,7 +44,7 @@ const SERVICES: u32 = 100;
 #[derive(Clone, Debug, Parser)]
 struct Options {
     #[arg(long, default_value_t = 64)]
-    callers: u32,
+    callers: usize,
     /// How often both are measured, in turns; the medians are shown
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -68,12 +70,14 @@ async fn main() -> anyhow::Result<()> {
     let (registry, _running) = Registry::start(Arc::new(store), opened, settings, Arc::new(Metrics::default()));
     let channel = Channel::from_shared(config.endpoints[0].clone())?.tcp_nodelay(true).connect().await?;
     let next = Arc::new(AtomicU32::new(0));
-    let (mut bare, mut registered) = (Vec::new(), Vec::new());
+    let (mut bare, mut registered, time) = (Vec::new(), Vec::new(), Duration::from_secs_f64(options.seconds));
     for round in 1..=options.rounds {
         let (channel, numbers) = (channel.clone(), next.clone());
-        bare.push(measure(&options, move || put(channel.clone(), numbers.fetch_add(1, Relaxed))).await?);
+        let call = move || put(channel.clone(), format!("/bare/{}", numbers.fetch_add(1, Relaxed)).into());
+        bare.push(rate(options.callers, time, call).await?);
         let (registry, numbers) = (registry.clone(), next.clone());
-        registered.push(measure(&options, move || register(registry.clone(), numbers.fetch_add(1, Relaxed))).await?);
+        let call = move || register(registry.clone(), numbers.fetch_add(1, Relaxed));
+        registered.push(rate(options.callers, time, call).await?);
         let (bare, registered) = (bare[round - 1], registered[round - 1]);
         println!("round {round}: bare puts {bare:.0} /s, registrations {registered:.0} /s: {:.2}", registered / bare);
     }
@@ -87,53 +91,9 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Calls a second.
-async fn measure<F>(options: &Options, call: impl Fn() -> F + Clone + Send + 'static) -> anyhow::Result<f64>
-where
-    F: Future<Output = anyhow::Result<()>> + Send,
-{
-    let (begun, time) = (Instant::now(), Duration::from_secs_f64(options.seconds));
-    let mut callers = JoinSet::new();
-    for _ in 0..options.callers {
-        let call = call.clone();
-        callers.spawn(async move {
-            let mut count = 0_u32;
-            while begun.elapsed() < time {
-                call().await?;
-                count += 1;
-            }
-            anyhow::Ok(count)
-        });
-    }
-    let mut count = 0;
-    while let Some(caller) = callers.join_next().await {
-        count += caller??;
-    }
-    Ok(f64::from(count) / begun.elapsed().as_secs_f64())
-}
-
 fn median(mut of: Vec<f64>) -> f64 {
     of.sort_by(f64::total_cmp);
     of[of.len() / 2]
-}
-
-/// etcd's `PutRequest`.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Put {
-    #[prost(bytes = "vec", tag = "1")]
-    key: Vec<u8>,
-    #[prost(bytes = "vec", tag = "2")]
-    value: Vec<u8>,
-}
-
-async fn put(channel: Channel, number: u32) -> anyhow::Result<()> {
-    let mut client = Grpc::new(channel);
-    client.ready().await?;
-    let put = Put { key: format!("/bare/{number}").into(), value: vec![7; VALUE_BYTES] };
-    let path = PathAndQuery::from_static("/etcdserverpb.KV/Put");
-    let codec: ProstCodec<Put, ()> = ProstCodec::default();
-    client.unary(tonic::Request::new(put), path, codec).await.context("a put")?;
-    Ok(())
 }
 
 async fn register(registry: Registry, number: u32) -> anyhow::Result<()> {

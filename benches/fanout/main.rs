@@ -5,6 +5,8 @@
 //! One thread holds all streams and drives the scenarios (`fleet`, `stream`); the servers are child processes (`server`,
 //! `floor`).
 
+#[path = "../shared/bare_put.rs"]
+mod bare_put;
 mod board;
 mod change;
 #[path = "../../tests/support/etcd.rs"]

@@ -5,7 +5,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::Path,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -21,11 +21,12 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::{mpsc, oneshot},
-    task::JoinSet,
 };
 
 use crate::{
-    Options, calls,
+    Options,
+    callers::rate,
+    calls,
     sample::{self, Numbers},
     scenarios::{CHANNELS, CONNECTIONS, median},
 };
@@ -62,11 +63,11 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
             rates[which].push(match which {
                 0 => {
                     let (bare, sample) = (bare.clone(), sample.clone());
-                    rate(options.time(), move || bare.clone().write(sample.records(next()))).await?
+                    rate(CONNECTIONS, options.time(), move || bare.clone().write(sample.records(next()))).await?
                 }
                 1 => {
                     let registry = here.registry().clone();
-                    rate(options.time(), move || register(registry.clone(), next())).await?
+                    rate(CONNECTIONS, options.time(), move || register(registry.clone(), next())).await?
                 }
                 _ => {
                     let depth = CONNECTIONS / CHANNELS;
@@ -96,31 +97,6 @@ async fn convoy(data_dir: &Path) -> anyhow::Result<Server> {
     let addresses =
         Config { http_address: any_port, grpc_address: any_port, xds_address: any_port, ..Config::default() };
     Server::start(Config { storage, data_dir, ..addresses }).await
-}
-
-/// Calls a second, by so many callers, each with its next call when the last is answered.
-async fn rate<F>(time: Duration, call: impl Fn() -> F + Clone + Send + 'static) -> anyhow::Result<f64>
-where
-    F: Future<Output = anyhow::Result<()>> + Send,
-{
-    let begun = Instant::now();
-    let mut callers = JoinSet::new();
-    for _ in 0..CONNECTIONS {
-        let call = call.clone();
-        callers.spawn(async move {
-            let mut calls = 0_u32;
-            while begun.elapsed() < time {
-                call().await?;
-                calls += 1;
-            }
-            anyhow::Ok(calls)
-        });
-    }
-    let mut calls = 0;
-    while let Some(caller) = callers.join_next().await {
-        calls += caller??;
-    }
-    Ok(f64::from(calls) / begun.elapsed().as_secs_f64())
 }
 
 async fn register(registry: Registry, number: u32) -> anyhow::Result<()> {

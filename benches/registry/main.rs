@@ -4,6 +4,8 @@
 //! One thread makes the load (`http1`, `streams`, `calls`); Convoy and the empty handlers (`floor`) are child processes
 //! (`server`), so that all share the machine as they would.
 
+#[path = "../shared/callers.rs"]
+mod callers;
 mod calls;
 mod durable;
 mod floor;

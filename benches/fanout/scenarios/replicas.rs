@@ -18,6 +18,7 @@ use super::{
     subject::{everything, follower, record},
 };
 use crate::{
+    bare_put::put,
     change::Change,
     etcd::Cluster,
     fleet::Fleet,
@@ -34,8 +35,6 @@ const MEMBERS: usize = 3;
 const ENDPOINTS: usize = 10;
 /// Services while a replica is killed.
 const SERVICES: usize = 1_000;
-/// About as large as an instance, in etcd.
-const VALUE_BYTES: usize = 200;
 const LATER: Target = Target::RatioAnd(1.3, 2.0);
 const BACK: Target = Target::AtMost(5_000.0);
 /// A killed replica's key is gone after 10 s, its leases are others' 2 s later; what that writes is told to nobody.
@@ -164,14 +163,6 @@ const KEY: &[u8] = b"/bare/watched";
 
 // Of etcd's messages as much as is needed.
 #[derive(Clone, PartialEq, prost::Message)]
-struct Put {
-    #[prost(bytes = "vec", tag = "1")]
-    key: Vec<u8>,
-    #[prost(bytes = "vec", tag = "2")]
-    value: Vec<u8>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
 struct WatchRequest {
     #[prost(message, optional, tag = "1")]
     create: Option<WatchCreate>,
@@ -211,18 +202,13 @@ impl Bare {
 
     /// Puts, and waits until the watch has told; how long that took, and the answer.
     async fn put(&mut self) -> anyhow::Result<(Duration, Duration)> {
-        let mut client = Grpc::new(self.puts.clone());
-        client.ready().await?;
-        let put = Put { key: KEY.into(), value: vec![7; VALUE_BYTES] };
-        let codec: ProstCodec<Put, ()> = ProstCodec::default();
-        let path = PathAndQuery::from_static("/etcdserverpb.KV/Put");
         let told = async {
             while self.watch.message().await?.context("the watch has ended")?.events.is_empty() {}
             Ok(Instant::now())
         };
         let begun = Instant::now();
         let put = async {
-            client.unary(tonic::Request::new(put), path, codec).await.map(drop)?;
+            put(self.puts.clone(), KEY.into()).await?;
             anyhow::Ok(Instant::now())
         };
         let (answered, told) = tokio::try_join!(put, told)?;
