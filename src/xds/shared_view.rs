@@ -99,14 +99,23 @@ pub fn assignment_key(
 }
 
 impl SharedView {
-    /// The same as `key`, for a node, as of a state: the view's choice of variants may be of an older one.
-    pub fn key_at(&self, kind: ResourceType, name: &Arc<str>, node: &Node, snapshot: &Snapshot) -> ResourceKey {
-        let Some(choice) = self.selection.get(&(kind, name.clone())) else { return self.view.key(kind, name) };
-        match (snapshot.variant_for(kind, name, node), choice) {
-            (Some((raw, _)), _) => chosen_key(&self.view, kind, name, &Choice::Variant(raw.variant.clone())),
-            // It is for others now.
-            (None, Choice::Variant(_)) => self.view.key(kind, name),
-            (None, choice) => chosen_key(&self.view, kind, name, choice),
+    /// The same as `key`, for a node, as of the state: the view's choice of variants may be of an older one. Only where
+    /// there are variants is the state looked at.
+    pub fn key_at(
+        &self,
+        kind: ResourceType,
+        name: &Arc<str>,
+        node: &Node,
+        snapshot: impl FnOnce() -> Arc<Snapshot>,
+    ) -> ResourceKey {
+        let may_vary = |choice: &&Choice| matches!(choice, Choice::Variant(_) | Choice::Generated);
+        if self.selection.is_empty() || self.selection.get(&(kind, name.clone())).filter(may_vary).is_none() {
+            return self.key(kind, name);
+        }
+        match snapshot().variant_for(kind, name, node) {
+            Some((raw, _)) => chosen_key(&self.view, kind, name, &Choice::Variant(raw.variant.clone())),
+            // It is for others, or gone.
+            None => self.view.key(kind, name),
         }
     }
 

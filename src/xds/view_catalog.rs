@@ -158,10 +158,7 @@ impl Drop for ViewCatalog {
 
 impl Catalog for ViewCatalog {
     fn get(&self, kind: ResourceType, name: &Arc<str>) -> Option<Arc<Resource>> {
-        let key = match self.view.selection.is_empty() {
-            true => self.view.key(kind, name),
-            false => self.view.key_at(kind, name, &self.node, &self.cache.registry().snapshot()),
-        };
+        let key = self.view.key_at(kind, name, &self.node, || self.cache.registry().snapshot());
         self.cache.get(&key, &self.view)
     }
 
