@@ -11,13 +11,14 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::{
     runtime::Handle,
     sync::{Notify, watch},
     task::JoinHandle,
+    time::Instant,
 };
 
 use super::{
