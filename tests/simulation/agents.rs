@@ -1,5 +1,5 @@
-//! Agents that heartbeat, crash, come back, are cut off and return, on one thread and paused time, each history from a
-//! seed. What must hold at every moment:
+//! Agents that heartbeat, crash, come back, are cut off and return, while the wall clock is stepped, on one thread and paused
+//! time, each history from a seed. What must hold at every moment:
 //!
 //! - who is alive, ready and heard is there, healthy, in its incarnation;
 //! - whoever deregistered does not come back in the same incarnation, and incarnations only grow;
@@ -22,6 +22,8 @@ use convoy::{
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::{Instant, sleep};
+
+use crate::{trace::state, wall};
 
 const TTL: Duration = Duration::from_secs(3);
 /// Longer than two TTLs.
@@ -86,6 +88,7 @@ impl Fleet {
             fleet.happen().await;
             fleet.pass().await;
             fleet.check();
+            state("what is registered", || fleet.registry.snapshot());
         }
         fleet.settle().await;
         running.abort();
@@ -135,6 +138,7 @@ impl Fleet {
                 let release = Release::Scope(scopes[self.random.random_range(0..2)]);
                 self.registry.release_brake(release).await.expect("released");
             }
+            9 | 10 => wall::step(&mut self.random),
             _ => {}
         }
     }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    fmt::Debug,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -71,13 +72,13 @@ pub struct Client {
 }
 
 fn now() -> Now {
-    Now { at: Instant::now(), unix: UnixMillis(1) }
+    Now { at: Instant::now(), unix: UnixMillis::now() }
 }
 
 fn stream(dialect: Dialect, client: xds::node::Client, catalog: &ViewCatalog) -> Arc<Stream> {
     let session = Mutex::new(Session::new(dialect, None, client.features));
     let mailbox = catalog.mailbox.clone();
-    Arc::new(Stream { client, address: None, dialect, connected_at: UnixMillis(1), session, mailbox })
+    Arc::new(Stream { client, address: None, dialect, connected_at: UnixMillis::now(), session, mailbox })
 }
 
 impl Client {
@@ -302,6 +303,12 @@ impl Client {
                 );
             }
         }
+    }
+
+    /// What it has, for who compares it.
+    pub fn has(&self) -> impl Debug {
+        let resources = |(kind, held): (&ResourceType, &Held)| (*kind, held.version.clone(), held.resources.clone());
+        self.held.iter().map(resources).collect::<Vec<_>>()
     }
 
     /// Everything that it has is what the registry says now, and it has everything.

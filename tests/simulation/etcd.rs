@@ -74,7 +74,7 @@ impl Etcd {
         let mut state = self.lock();
         let id = ReplicaId(state.next);
         state.next += 1;
-        let record = Replica { name: "sim".into(), address: ([10, 0, 0, 1], 1).into(), since: UnixMillis(1) };
+        let record = Replica { name: "sim".into(), address: ([10, 0, 0, 1], 1).into(), since: UnixMillis::now() };
         let port = Port {
             health: watch::Sender::new(Health::Live),
             away: None,
@@ -291,9 +291,12 @@ fn said(Change { key, record }: &Change) -> String {
     let is = match record {
         None => "gone".into(),
         Some(Record::Instance(instance)) => {
-            format!("in {}{}", instance.incarnation.0, if instance.drain.is_some() { ", drains" } else { "" })
+            let drains = if instance.drain.is_some() { ", drains" } else { "" };
+            format!("in {} since {}{drains}", instance.incarnation.0, instance.health_since.0)
         }
-        Some(Record::Tombstone(tombstone)) => format!("{:?} in {}", tombstone.cause, tombstone.incarnation.0),
+        Some(Record::Tombstone(tombstone)) => {
+            format!("{:?} in {} since {}", tombstone.cause, tombstone.incarnation.0, tombstone.removed_at.0)
+        }
         Some(Record::Lease(lease)) => format!("of {}", lease.owner.0),
         Some(_) => "there".into(),
     };

@@ -12,13 +12,15 @@
 //! cargo test --test simulation -- --seed 17 mesh         this one again, as it was; with --trace it tells what happens
 //! ```
 //!
-//! A history is a process of its own: then everything in it follows from its seed, also the order of hash maps.
+//! A history is a process of its own: then everything in it follows from its seed, also the order of hash maps and what the
+//! wall clocks say. Some are taken twice, to see that they go the same way.
 
 mod agents;
 mod client;
 mod etcd;
 mod mesh;
 mod trace;
+mod wall;
 mod world;
 
 use std::{
@@ -42,6 +44,8 @@ use world::World;
 const STEPS: usize = 150;
 /// No history takes nearly as long.
 const LONGEST: Duration = Duration::from_secs(300);
+/// So many of each kind are taken twice.
+const TWICE: u64 = 3;
 
 struct Kind {
     name: &'static str,
@@ -114,13 +118,14 @@ fn run(all: &[(&Kind, u64)]) -> usize {
     let (next, failed, printing) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(()));
     let work = || {
         while let Some((kind, seed)) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let mut history = Command::new(std::env::current_exe().expect("this program"));
-            let history = history.args(["--seed", &seed.to_string(), kind.name]).env("RUST_BACKTRACE", "0");
-            let outcome = history.output().expect("this program can be started");
-            if !outcome.status.success() {
+            let outcome = match *seed < TWICE {
+                true => goes_the_same_way(kind, *seed),
+                false => goes_well(kind, *seed, &[]).map(drop),
+            };
+            if let Err(said) = outcome {
                 failed.fetch_add(1, Ordering::Relaxed);
                 let _turn = printing.lock().expect("nobody panics with it");
-                eprintln!("{}", String::from_utf8_lossy(&outcome.stderr).trim());
+                eprintln!("{}", said.trim());
                 eprintln!("again: cargo test --test simulation -- --seed {seed} {}\n", kind.name);
             }
         }
@@ -131,6 +136,27 @@ fn run(all: &[(&Kind, u64)]) -> usize {
         }
     });
     failed.into_inner()
+}
+
+/// What it says on standard error, also if it fails.
+fn goes_well(kind: &Kind, seed: u64, more: &[&str]) -> Result<String, String> {
+    let mut history = Command::new(std::env::current_exe().expect("this program"));
+    let history = history.args(["--seed", &seed.to_string(), kind.name]).args(more).env("RUST_BACKTRACE", "0");
+    let outcome = history.output().expect("this program can be started");
+    let said = String::from_utf8_lossy(&outcome.stderr).into_owned();
+    if outcome.status.success() { Ok(said) } else { Err(said) }
+}
+
+fn goes_the_same_way(kind: &Kind, seed: u64) -> Result<(), String> {
+    let [one, other] = [goes_well(kind, seed, &["--trace"])?, goes_well(kind, seed, &["--trace"])?];
+    if one.is_empty() {
+        return Err("nothing was told of it".into());
+    }
+    match one.lines().zip(other.lines()).find(|(line, there)| line != there) {
+        Some((line, there)) => Err(format!("two runs of one seed differ:\n{line}\n{there}")),
+        None if one.len() == other.len() => Ok(()),
+        None => Err("one run of two of one seed told more".into()),
+    }
 }
 
 fn history(kind: &'static Kind, seed: u64, is_traced: bool) {
@@ -146,6 +172,7 @@ fn history(kind: &'static Kind, seed: u64, is_traced: bool) {
             if is_traced {
                 trace::begin();
             }
+            wall::begin();
             (kind.run)(seed).await;
         });
     });

@@ -22,7 +22,7 @@ use prost::Message;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::sleep;
 
-use crate::client::Client;
+use crate::{client::Client, trace::state, wall};
 
 const NAMESPACES: [&str; 2] = ["default", "shop"];
 /// Enough for clients to share what they ask for.
@@ -55,8 +55,10 @@ impl World {
         let mut world = Self { random, registry, cache, proxies, clients, streams: 0 };
         for _ in 0..steps {
             world.step().await;
+            world.tell();
         }
         world.settle().await;
+        world.tell();
         fanout.abort();
         running.abort();
     }
@@ -66,11 +68,12 @@ impl World {
     }
 
     async fn step(&mut self) {
-        match self.random.random_range(0..20) {
+        match self.random.random_range(0..21) {
             0..5 => self.register().await,
             5 => self.deregister().await,
             6 => self.drain().await,
             7 => self.delete_service().await,
+            20 => wall::step(&mut self.random),
             10 => self.export().await,
             11 => self.write_or_delete().await,
             // Leases end, drains finish, routes are merged.
@@ -80,6 +83,11 @@ impl World {
         }
         // The registry's and the fan-out's tasks have their turn.
         tokio::task::yield_now().await;
+    }
+
+    fn tell(&self) {
+        state("what is registered", || self.registry.snapshot());
+        state("what clients have", || self.clients.iter().map(Client::has).collect::<Vec<_>>());
     }
 
     /// Some more often than others.

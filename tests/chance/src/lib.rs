@@ -2,11 +2,15 @@
 //! which branch of a `select!` is looked at first, come from what the system gives out as random.
 //!
 //! On Linux the standard library asks for that by the symbol `getrandom`, if there is one. This one is it, in whatever
-//! program links this crate: a thread that was given a seed is answered from it, all others by the system.
+//! program links this crate: a thread that was given a seed is answered from it, all others by the system. The wall clock of
+//! a thread is put in its place in the same way (`wall_from`).
+
+mod wall;
 
 use std::{cell::RefCell, fs::File, io::Read, slice};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
+pub use wall::wall_from;
 
 thread_local! {
     static SOURCE: RefCell<Option<StdRng>> = const { RefCell::new(None) };

@@ -1,6 +1,6 @@
 //! Several replicas over one store, on one thread and paused time, each history from a seed: replicas crash and come back as
-//! others, are stopped and go on, are cut off from the store and from each other (also one way only), the store is slow; and
-//! agents, proxies and watchers go where they are heard. What must hold:
+//! others, are stopped and go on, are cut off from the store and from each other (also one way only), the store is slow, the
+//! wall clocks of the machines differ and are stepped; and agents, proxies and watchers go where they are heard. What must hold:
 //!
 //! - who was heard by a replica that went on is there, in its incarnation, wherever the store reaches, and proxies have it
 //!   all along, whichever replica tells them;
@@ -47,7 +47,8 @@ use self::{
 use crate::{
     agents::spec,
     etcd::{Etcd, KEY_TTL},
-    trace::note,
+    trace::{note, state},
+    wall::Wall,
 };
 
 const TTL: Duration = Duration::from_secs(6);
@@ -78,6 +79,8 @@ pub struct Mesh {
     random: StdRng,
     etcd: Arc<Etcd>,
     network: Network,
+    /// Of the machines on which replicas run.
+    walls: Vec<Wall>,
     nodes: Vec<Option<Node>>,
     agents: Vec<Agent>,
     proxies: Vec<Proxy>,
@@ -96,15 +99,18 @@ impl Mesh {
         let (etcd, network) = (Etcd::new(seed ^ 2), Network::new(seed ^ 1));
         let keys = tokio::spawn(etcd.clone().expire_keys());
         let agents = (0..AGENTS).map(Agent::new).collect();
-        let nodes: Vec<Node> = (0..REPLICAS).map(|_| Node::start(&etcd, &network, seed)).collect();
+        let mut random = StdRng::seed_from_u64(seed);
+        let walls: Vec<Wall> = (0..REPLICAS).map(|_| Wall::new(&mut random)).collect();
+        let nodes: Vec<Node> = walls.iter().map(|wall| Node::start(&etcd, &network, wall, seed)).collect();
         let dialects = [Dialect::StateOfTheWorld, Dialect::Incremental];
         let connect = |at: usize| Proxy::connect(at as u64, &at.to_string(), dialects[at % 2], &nodes[at % REPLICAS]);
         let web = Filter { service: ServiceName::parse("service", "web").ok(), ..Filter::default() };
         let mut mesh = Self {
             seed,
-            random: StdRng::seed_from_u64(seed),
+            random,
             etcd,
             network,
+            walls,
             proxies: (0..PROXIES).map(connect).collect(),
             nodes: nodes.into_iter().map(Some).collect(),
             agents,
@@ -119,6 +125,7 @@ impl Mesh {
             mesh.happen();
             let time = Duration::from_millis(mesh.random.random_range(20..900));
             mesh.pass(time).await;
+            mesh.tell();
         }
         mesh.settle().await;
         keys.abort();
@@ -135,9 +142,7 @@ impl Mesh {
             3..7 if !self.agents[at].running => self.agents[at].start_again(),
             7 => self.deregister(at, of),
             8..10 => self.crash(of),
-            10..14 if self.nodes[of].is_none() => {
-                self.nodes[of] = Some(Node::start(&self.etcd, &self.network, self.seed));
-            }
+            10..14 if self.nodes[of].is_none() => self.start(of),
             14..16 => self.reach(of, false),
             16..20 => self.reach(of, true),
             20..23 => {
@@ -157,6 +162,8 @@ impl Mesh {
             44..47 => self.proxies.iter_mut().for_each(|proxy| proxy.asleep = false),
             47..50 => self.move_proxy(at % PROXIES),
             50..53 => self.watchers[at % 2].cut_off(),
+            53..56 => Wall::step(&self.walls[of..=of], &mut self.random),
+            56 => Wall::step(&self.walls, &mut self.random),
             _ => {}
         }
     }
@@ -198,6 +205,7 @@ impl Mesh {
             let judged = survey.barrier(&clusters, revision, deadline, place, others).await;
             judged.outcome() == BarrierOutcome::Complete
         };
+        let said = node.wall.clone().around(Box::pin(said));
         self.draining.push((at, incarnation, tokio::spawn(async move { Some(said.await) })));
     }
 
@@ -226,6 +234,10 @@ impl Mesh {
                 self.agents[at].leaves = true;
             }
         }
+    }
+
+    fn start(&mut self, of: usize) {
+        self.nodes[of] = Some(Node::start(&self.etcd, &self.network, &self.walls[of], self.seed));
     }
 
     fn crash(&mut self, of: usize) {
@@ -260,6 +272,14 @@ impl Mesh {
         let node = self.nodes[at].as_ref().expect("it answers");
         note(|| format!("proxy {proxy} goes to {}, which is at {}", node.id.0, node.registry.snapshot().revision.0));
         self.proxies[proxy].reconnect(self.streams, node);
+    }
+
+    fn tell(&self) {
+        for node in self.nodes.iter().flatten() {
+            node.wall.on(|| state(format!("what {} knows", node.id), || node.registry.snapshot()));
+        }
+        state("what proxies have", || self.proxies.iter().map(Proxy::has).collect::<Vec<_>>());
+        state("what watchers know", || self.watchers.iter().map(Watcher::known).collect::<Vec<_>>());
     }
 
     /// Time goes by, and everybody does what is due.
@@ -417,7 +437,7 @@ impl Mesh {
         self.etcd.slow_down(false);
         for of in 0..REPLICAS {
             if self.nodes[of].is_none() {
-                self.nodes[of] = Some(Node::start(&self.etcd, &self.network, self.seed));
+                self.start(of);
             }
             self.reach(of, true);
             self.go_on(of, true);

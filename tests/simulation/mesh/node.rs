@@ -18,7 +18,10 @@ use super::{
     gate::Gate,
     network::{Network, Peer},
 };
-use crate::etcd::{Etcd, KEY_TTL};
+use crate::{
+    etcd::{Etcd, KEY_TTL},
+    wall::Wall,
+};
 
 pub struct Node {
     pub id: ReplicaId,
@@ -27,6 +30,8 @@ pub struct Node {
     pub proxies: Arc<Proxies>,
     pub survey: Survey,
     pub gate: Gate,
+    /// Of the machine on which it runs.
+    pub wall: Wall,
     /// Since when the store reaches it, and it runs.
     pub whole_since: Option<Instant>,
     /// Since when not.
@@ -40,7 +45,11 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn start(etcd: &Arc<Etcd>, network: &Network, seed: u64) -> Self {
+    pub fn start(etcd: &Arc<Etcd>, network: &Network, wall: &Wall, seed: u64) -> Self {
+        wall.on(|| Self::begin(etcd, network, wall.clone(), seed))
+    }
+
+    fn begin(etcd: &Arc<Etcd>, network: &Network, wall: Wall, seed: u64) -> Self {
         let (member, opened, telling) = etcd.open();
         let (id, gate) = (opened.replica, Gate::default());
         let settings =
@@ -55,7 +64,8 @@ impl Node {
         network.join(id, Peer { gate: gate.clone(), peers: peers.clone(), survey: survey.clone() });
         let running: [BoxFuture<'static, ()>; 5] =
             [Box::pin(telling), parts.task, parts.timers, Box::pin(peers.run()), Box::pin(fanout::run(cache.clone()))];
-        let tasks = running.into_iter().map(|running| tokio::spawn(gate.clone().behind(running))).collect();
+        let on_its_machine = |running| wall.clone().around(Box::pin(gate.clone().behind(running)));
+        let tasks = running.into_iter().map(|running| tokio::spawn(on_its_machine(running))).collect();
         let (now, whole_since) = (Instant::now(), Some(Instant::now()));
         Self {
             id,
@@ -64,6 +74,7 @@ impl Node {
             proxies,
             survey,
             gate,
+            wall,
             whole_since,
             away_since: None,
             out_until: None,

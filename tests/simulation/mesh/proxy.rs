@@ -2,7 +2,7 @@
 //! gone. What must hold: an instance that is alive, and that it had, it has all along, whichever replica tells it; and what
 //! it could know of one that is alive, it has.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, fmt::Debug, net::IpAddr, time::Duration};
 
 use convoy::{
     model::{InstanceKey, ReplicaId},
@@ -45,7 +45,7 @@ impl Proxy {
     pub fn connect(id: u64, name: &str, dialect: Dialect, node: &Node) -> Self {
         let server = (node.cache.clone(), node.proxies.clone());
         Self {
-            client: Client::connect(id, name, dialect, "default", None, server),
+            client: node.wall.on(|| Client::connect(id, name, dialect, "default", None, server)),
             at: node.id,
             connected: Instant::now(),
             catches_up: true,
@@ -58,7 +58,8 @@ impl Proxy {
 
     /// Goes to another replica, or comes back to its own.
     pub fn reconnect(&mut self, id: u64, node: &Node) {
-        self.client.reconnect(id, (node.cache.clone(), node.proxies.clone()));
+        let server = (node.cache.clone(), node.proxies.clone());
+        node.wall.on(|| self.client.reconnect(id, server));
         (self.at, self.connected, self.silence) = (node.id, Instant::now(), None);
         (self.catches_up, self.is_idle) = (true, false);
         if !node.is_up_to_date(TOLD) {
@@ -76,7 +77,7 @@ impl Proxy {
         self.silence = None;
         self.is_idle = false;
         for _ in 0..if self.asleep { 0 } else { 4 } {
-            let (served, took) = (self.client.serve(), self.client.take(false));
+            let (served, took) = node.wall.on(|| (self.client.serve(), self.client.take(false)));
             if !served && !took {
                 self.is_idle = true;
                 self.catches_up &= !node.is_up_to_date(TOLD);
@@ -109,6 +110,10 @@ impl Proxy {
     pub fn uses(&self, key: &InstanceKey, address: IpAddr) -> bool {
         let health = self.client.endpoints(key.service.name.as_str()).get(&address);
         health.is_some_and(|health| *health != HealthStatus::Draining)
+    }
+
+    pub fn has(&self) -> impl Debug {
+        self.client.has()
     }
 
     pub fn check_view(&self) {

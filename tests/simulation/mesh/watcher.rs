@@ -1,7 +1,7 @@
 //! A watcher: it is cut off at any moment and resumes from its token, at the same replica or another. What it is told adds
 //! up: nothing comes that is there, nothing changes or goes that is not.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
 use convoy::{
     model::{Instance, InstanceKey, ReplicaId},
@@ -28,6 +28,10 @@ impl Watcher {
 
     pub fn at(&self) -> Option<ReplicaId> {
         self.at.as_ref().map(|(at, ..)| *at)
+    }
+
+    pub fn known(&self) -> impl Debug {
+        &self.known
     }
 
     pub fn cut_off(&mut self) {
