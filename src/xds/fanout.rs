@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::{
     cache::{Cache, Definitions},
@@ -17,6 +17,7 @@ const ROUTES_INTERVAL: Duration = Duration::from_millis(50);
 const ROUTES_SHARE: u32 = 10;
 /// After the first registration others follow.
 const FIRST_REGISTRATION_GRACE: Duration = Duration::from_secs(1);
+const SETTLE_LOOK: Duration = Duration::from_millis(50);
 
 pub async fn run(cache: Arc<Cache>) {
     let mut definitions = Definitions::default();
@@ -93,27 +94,57 @@ fn lead(
     }
 }
 
-/// Without stored state returning proxies know more than Convoy does, until the agents have had time to register.
+/// Without stored state returning proxies know more than Convoy does, until the agents have had time to register. By
+/// observed time: while Convoy is stopped nobody can.
 pub async fn settle(cache: Arc<Cache>, window: Duration) {
-    let end = Instant::now() + window;
-    let mut leases = tokio::time::interval(Duration::from_millis(50));
-    let first = async {
-        while cache.registry().leases() == 0 {
-            leases.tick().await;
+    let registry = cache.registry();
+    let now = || Duration::from_millis(registry.handled_ms());
+    let end = now() + window;
+    let mut first = None;
+    let mut looks = interval(SETTLE_LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while now() < end {
+        looks.tick().await;
+        if first.is_none() && registry.leases() > 0 {
+            first = Some(now());
         }
-    };
-    if tokio::time::timeout_at(end, first).await.is_ok() {
-        sleep_until(end.min(Instant::now() + FIRST_REGISTRATION_GRACE)).await;
-        cache.set_readiness(Readiness::Partial);
+        let is_unknown = *cache.readiness().borrow() == Readiness::Unknown;
+        if is_unknown && first.is_some_and(|first| now() >= first + FIRST_REGISTRATION_GRACE) {
+            cache.set_readiness(Readiness::Partial);
+        }
     }
-    sleep_until(end).await;
     cache.set_readiness(Readiness::Ready);
-    tracing::info!(leases = cache.registry().leases(), "settled: what is not registered now is gone");
+    tracing::info!(leases = registry.leases(), "settled: what is not registered now is gone");
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::{advance, sleep};
+
     use super::*;
+    use crate::{
+        registry::{Registry, Settings},
+        storage::memory::MemoryStore,
+        telemetry::Metrics,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_is_no_time_to_return() {
+        let (store, opened) = MemoryStore::open("id".into());
+        let (store, metrics) = (Arc::new(store), Arc::new(Metrics::default()));
+        let (registry, _running) = Registry::start(store, opened, Settings::default(), metrics);
+        let cache = Arc::new(Cache::new(registry, Readiness::Unknown));
+        let settling = tokio::spawn(settle(cache.clone(), Duration::from_secs(2)));
+        sleep(Duration::from_secs(1)).await;
+        advance(Duration::from_secs(60)).await;
+        let resumed = Instant::now();
+        sleep(Duration::from_millis(500)).await;
+        assert_eq!(*cache.readiness().borrow(), Readiness::Unknown);
+        settling.await.expect("it ends");
+        assert_eq!(*cache.readiness().borrow(), Readiness::Ready);
+        let rest = resumed.elapsed();
+        assert!((Duration::from_millis(800)..Duration::from_millis(1_600)).contains(&rest), "{rest:?}");
+    }
 
     #[test]
     fn routes_rest_by_what_they_cost_and_not_for_one_stall() {
