@@ -1,6 +1,7 @@
 //! A store made from a backup. It is another store than the one that the backup is of: it has an id of its own, so that a
 //! watch that comes with an older token begins anew, and its revisions begin beyond all that may have been given away since
-//! the backup, so that none that somebody remembers comes again with other contents.
+//! the backup, so that none that somebody remembers comes again with other contents. They begin beyond those of a store that
+//! it replaces as well, which may itself have been made from that backup.
 
 use std::{
     fs,
@@ -14,7 +15,7 @@ use crate::{
     storage::backup::{self, Head, Unusable},
 };
 
-/// So far ahead of the backup. At a hundred thousand writes a second the lost store would have needed four months.
+/// So far ahead of the backup and of the store that was there. At a hundred thousand writes a second the lost store would have needed four months.
 pub const AHEAD: u64 = 1 << 40;
 
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +93,8 @@ pub fn restore(
         return Err(RestoreError::InUse(path));
     }
     let replaced = there.then(|| keep(&path, now)).transpose().map_err(|error| failed(error.into()))?;
-    let beginning = Beginning { store_id: new_store_id, revision: Revision(head.revision.0 + AHEAD), restored: true };
+    let revision = Revision(head.revision.max(last_of(held.as_ref())).0 + AHEAD);
+    let beginning = Beginning { store_id: new_store_id, revision, restored: true };
     let fill = |insert: file::Insert<'_>| {
         let source = open().map_err(Failed::Backup)?;
         backup::read(source, |key, record| Ok(insert(key, record)?)).map(drop)
@@ -100,6 +102,12 @@ pub fn restore(
     file::make(&path, &beginning, fill).map_err(failed)?;
     drop(held);
     Ok(Restored { head, records, path, replaced })
+}
+
+/// The last revision that a store may have given away; none if it cannot be read.
+fn last_of(store: Option<&Result<StoreFile, redb::Error>>) -> Revision {
+    let meta = store.and_then(|file| file.as_ref().ok()?.meta().ok());
+    meta.map_or(Revision::default(), |meta| meta.revision.max(meta.ceiling))
 }
 
 /// Gives what is there a second name, under which it stays.
@@ -149,6 +157,23 @@ mod tests {
         store.settled().await;
         drop((store, opened));
         assert!(!RedbStore::open(directory.path(), "other").expect("it opens").1.restored);
+    }
+
+    #[tokio::test]
+    async fn a_backup_that_is_restored_again_begins_beyond_what_came_of_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for time in 1..4 {
+            restored(directory.path(), &backup(), true).expect("restored");
+            let (store, opened) = RedbStore::open(directory.path(), "other").expect("it opens");
+            assert_eq!(opened.revision.0, 7 + time * AHEAD + (time - 1));
+            let (key, record) = instance("a", "3", 1);
+            let write = Transaction { changes: vec![Change { key, record: Some(record) }], ..Transaction::default() };
+            assert_eq!(store.commit(vec![write]).await, [Ok(Revision(opened.revision.0 + 1))]);
+        }
+        // What cannot be read says nothing.
+        fs::write(directory.path().join(FILE), "").expect("written");
+        restored(directory.path(), &backup(), true).expect("restored");
+        assert_eq!(RedbStore::open(directory.path(), "other").expect("it opens").1.revision.0, 7 + AHEAD);
     }
 
     #[tokio::test]
