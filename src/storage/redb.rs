@@ -312,9 +312,12 @@ impl Inner {
         let mut ending = Ending::default();
         let written = unpanicked(|| {
             group.write(&file.database, next, |lazy, last| {
-                let short = last > self.ceiling;
+                // What is reserved is reserved by a sync, else a crash forgets it. The last one that is reserved is where the
+                // file goes on after a crash: nothing that may be lost has it.
+                let short = last >= self.ceiling;
                 // Without lazy commits nothing is ever reserved; with them, the sync of another commit is taken for it.
-                let reserves = short && lazy || self.ceiling != 0 && last + RESERVED / 2 > self.ceiling;
+                let early = self.ceiling != 0 && last + RESERVED / 2 > self.ceiling;
+                let reserves = if lazy { short } else { early };
                 ending = Ending { ceiling: reserves.then_some(last + RESERVED), synced: !lazy || short };
                 ending
             })
@@ -588,6 +591,27 @@ mod tests {
         drop(store);
         let (_, opened) = RedbStore::open(directory.path(), "other").expect("it opens");
         assert_eq!((ids(&opened).len(), opened.revision), (6, Revision(6)));
+    }
+
+    #[tokio::test]
+    async fn lazy_commits_never_pass_what_is_durably_reserved() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (store, opened) = RedbStore::open(directory.path(), "id").expect("it opens");
+        // Nobody keeps the stream of commits waiting.
+        let mut commits = opened.commits;
+        let reader = tokio::spawn(async move { while commits.recv().await.is_some() {} });
+        // In steps that meet the last of the first that are reserved, and in larger ones.
+        let mut last = Revision::default();
+        for count in [1].into_iter().chain([512; 7]).chain([511, 1, 1]).chain([512; 12]) {
+            let given = store.commit((0..count).map(|_| lazily("1")).collect()).await;
+            last = given.into_iter().last().expect("some").expect("written");
+            let after = crashed(directory.path());
+            let (at, kept) = after.records.first().map(|(_, at, _)| (*at, *at == last)).expect("it was written once");
+            assert!(after.revision > last || kept, "{last} was given away, and {at} of {} is left", after.revision);
+        }
+        assert!(last.0 > 2 * RESERVED);
+        drop(store);
+        reader.await.expect("it ends with the store");
     }
 
     #[tokio::test]
