@@ -14,7 +14,7 @@ use convoy::{
     xds::{
         self,
         cache::Cache,
-        protocol::{Dialect, Now, Readiness, Received},
+        protocol::{Dialect, Now, Received},
         session::Session,
         status::{Proxies, Stream},
         view_catalog::ViewCatalog,
@@ -219,7 +219,8 @@ impl Client {
         if let Some(since) = news.selection {
             self.catalog.reselect(&mut session, since);
         }
-        let Some(response) = session.poll(now(), &self.catalog, Readiness::Ready) else { return false };
+        let readiness = *self.catalog.cache.readiness().borrow();
+        let Some(response) = session.poll(now(), &self.catalog, readiness) else { return false };
         let delivery = read(stream.dialect, response.kind.expect("a known type"), &response.chunks.concat());
         self.inbox.push_back(delivery);
         true

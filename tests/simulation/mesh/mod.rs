@@ -11,11 +11,9 @@
 //!   have; every lease has an owner that is there, whoever is alive is there, and the dead are gone in bounded time.
 
 mod agent;
-mod gate;
 mod network;
 mod node;
 mod proxy;
-mod watcher;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -42,13 +40,13 @@ use self::{
     network::Network,
     node::Node,
     proxy::{Alive, Proxy},
-    watcher::Watcher,
 };
 use crate::{
     agents::spec,
     etcd::{Etcd, KEY_TTL},
     trace::{note, state},
     wall::Wall,
+    watcher::Watcher,
 };
 
 const TTL: Duration = Duration::from_secs(6);
@@ -64,7 +62,7 @@ const TOLD: Duration = Duration::from_millis(500);
 const GONE: Duration = Duration::from_secs(10 + 2 + 10 + 6 + 12 + 8 + 5);
 
 /// A call that a caller waits for, and no longer than that.
-type Call<T> = JoinHandle<Option<T>>;
+pub type Call<T> = JoinHandle<Option<T>>;
 
 /// An instance that no connected proxy uses any more.
 struct Drained {
@@ -477,6 +475,6 @@ fn node_of(nodes: &[Option<Node>], id: ReplicaId) -> Option<&Node> {
 }
 
 /// As a client waits for an answer.
-fn call<T: Send + 'static>(said: impl Future<Output = T> + Send + 'static) -> Call<T> {
+pub fn call<T: Send + 'static>(said: impl Future<Output = T> + Send + 'static) -> Call<T> {
     tokio::spawn(async { timeout(Duration::from_secs(2), said).await.ok() })
 }

@@ -24,7 +24,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::{sleep, timeout};
 use tonic::Status;
 
-use super::gate::Gate;
+use crate::gate::Gate;
 
 /// How long another replica is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);

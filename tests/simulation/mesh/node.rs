@@ -15,11 +15,11 @@ use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{
     LONGEST, TOLD,
-    gate::Gate,
     network::{Network, Peer},
 };
 use crate::{
     etcd::{Etcd, KEY_TTL},
+    gate::Gate,
     wall::Wall,
 };
 

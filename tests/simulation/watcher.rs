@@ -1,13 +1,14 @@
 //! A watcher: it is cut off at any moment and resumes from its token, at the same replica or another. What it is told adds
-//! up: nothing comes that is there, nothing changes or goes that is not.
+//! up: nothing comes that is there, nothing changes or goes that is not, and no revision is older than the one before, unless
+//! it is told everything anew.
 
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
 use convoy::{
-    model::{Instance, InstanceKey, ReplicaId},
+    model::{Instance, InstanceKey, ReplicaId, Revision},
     registry::{
         Registry,
-        watch::{Filter, Seen, Step, Watch},
+        watch::{Filter, Seen, Step, Token, Watch},
     },
 };
 use futures_util::FutureExt;
@@ -18,12 +19,14 @@ pub struct Watcher {
     /// By whom it is told, and how.
     at: Option<(ReplicaId, Registry, Watch)>,
     token: Option<String>,
+    /// Of the last change that it was told.
+    revision: Revision,
     known: BTreeMap<InstanceKey, Arc<Instance>>,
 }
 
 impl Watcher {
     pub fn new(filter: Filter) -> Self {
-        Self { filter, at: None, token: None, known: BTreeMap::new() }
+        Self { filter, at: None, token: None, revision: Revision::default(), known: BTreeMap::new() }
     }
 
     pub fn at(&self) -> Option<ReplicaId> {
@@ -42,6 +45,7 @@ impl Watcher {
         let watch = registry.watch(self.filter.clone(), self.token.as_deref()).expect("there are few");
         if self.token.is_none() {
             self.known.clear();
+            self.revision = Revision::default();
         }
         self.at = Some((at, registry.clone(), watch));
     }
@@ -57,6 +61,15 @@ impl Watcher {
                     return;
                 }
                 Some(Some((step, token))) => {
+                    match &step {
+                        Step::Reset => self.revision = Revision::default(),
+                        _ if token == Token::Start => {}
+                        _ => {
+                            let revision = token.revision();
+                            assert!(revision >= self.revision, "{revision} is told after {}", self.revision);
+                            self.revision = revision;
+                        }
+                    }
                     let token = registry.token(token);
                     take(&mut self.known, step);
                     self.token = Some(token);
