@@ -15,7 +15,7 @@ use std::{
 use imbl::{OrdMap, ordmap::DiffItem};
 use tokio::{
     task::{Id, JoinError, JoinSet},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 
 use super::{
@@ -43,8 +43,6 @@ const STEP_MS: u64 = 10;
 const WRITE_RETRY: Duration = Duration::from_secs(1);
 /// A probe that takes so much longer than its timeout was not made in one go: Convoy was paused, or had no processor.
 const TOO_LATE: Duration = Duration::from_millis(500);
-/// While there is nothing to probe, what changes is looked at this often: to wake for each change costs the registry.
-const NOTHING_TO_PROBE: Duration = Duration::from_millis(5);
 
 /// Makes the checks of all services, for as long as the registry lasts.
 pub async fn run(registry: Registry, config: CheckConfig, metrics: Arc<Metrics>) {
@@ -120,15 +118,12 @@ impl Prober {
             let wake_at = self.begun + Duration::from_millis(wake.unwrap_or_default());
             let waits = self.writing.is_empty() && !(self.reports.is_empty() && self.evictions.is_empty());
             tokio::select! {
-                services = self.registry.dirty_services() => {
+                services = self.registry.dirty_checked() => {
                     self.look_who_is_here();
                     for service in services {
                         self.follow(&service);
                     }
                     self.tell_counts();
-                    if self.schedule.is_empty() && self.writing.is_empty() {
-                        sleep(NOTHING_TO_PROBE).await;
-                    }
                 }
                 Some(ended) = self.probes.join_next_with_id() => {
                     self.ended(ended);

@@ -1,8 +1,11 @@
-//! Identifiers. Each is a type of its own, checked when it is made, cheap to clone.
+//! Identifiers. Each is a type of its own, checked when it is made, cheap to clone: a short one, as most are, stands where it
+//! is used, and nothing is counted or looked up for it.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
-use super::{limits::Invalid, shared};
+use smol_str::SmolStr;
+
+use super::limits::Invalid;
 
 /// The longest DNS label (RFC 1035, 2.3.4).
 pub const MAX_NAME_BYTES: usize = 63;
@@ -10,16 +13,16 @@ pub const MAX_NAME_BYTES: usize = 63;
 pub const MAX_INSTANCE_ID_BYTES: usize = 253;
 
 macro_rules! text_id {
-    ($(#[$doc:meta])* $name:ident, $check:ident, $make:expr) => {
+    ($(#[$doc:meta])* $name:ident, $check:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<str>);
+        pub struct $name(SmolStr);
 
         impl $name {
             /// Checks the rule; `field` is the name by which the error calls it.
             pub fn parse(field: &str, text: &str) -> Result<Self, Invalid> {
                 $check(field, text)?;
-                Ok(Self($make(text)))
+                Ok(Self(text.into()))
             }
 
             pub fn as_str(&self) -> &str {
@@ -38,26 +41,22 @@ macro_rules! text_id {
 text_id!(
     /// A tenant: names are unique inside it. A DNS label.
     Namespace,
-    check_label,
-    shared::text
+    check_label
 );
 text_id!(
     /// The name under which instances are found. A DNS label.
     ServiceName,
-    check_label,
-    shared::text
+    check_label
 );
 text_id!(
     /// The name of a port. A DNS label.
     PortName,
-    check_label,
-    shared::text
+    check_label
 );
 text_id!(
     /// One instance of a service.
     InstanceId,
-    check_instance_id,
-    Arc::from
+    check_instance_id
 );
 
 impl Namespace {

@@ -5,10 +5,7 @@ use std::sync::Mutex;
 
 use tokio::sync::oneshot;
 
-use super::{
-    command::Versioned,
-    state::{Snapshot, State},
-};
+use super::state::{Snapshot, State};
 use crate::{
     model::{Lease, LeaseId, ReplicaId, Revision},
     storage::{Key, Record},
@@ -18,12 +15,12 @@ use crate::{
 #[derive(Debug)]
 pub struct Copy {
     snapshot: Snapshot,
-    leases: Vec<(LeaseId, Versioned<Lease>)>,
+    leases: Vec<(LeaseId, Revision, Lease)>,
 }
 
 impl Copy {
     fn of(state: &State) -> Self {
-        let leases = state.leases().map(|(id, state)| (*id, state.lease.clone())).collect();
+        let leases = state.leases().map(|(id, state)| (*id, state.revision, state.lease)).collect();
         Self { snapshot: state.snapshot().clone(), leases }
     }
 
@@ -42,7 +39,7 @@ impl Copy {
         });
         // Whoever begins with them has all of them.
         let owned = |lease: &Lease| Record::Lease(Lease { owner: ReplicaId::ONLY, ..*lease });
-        let leases = self.leases.iter().map(move |(id, of)| (Key::Lease(*id), of.revision, owned(&of.value)));
+        let leases = self.leases.iter().map(move |(id, revision, of)| (Key::Lease(*id), *revision, owned(of)));
         let raw = raw.iter().map(|(key, raw)| (Key::Raw(key.clone()), raw.revision, Record::Raw(raw.value.clone())));
         let gone = gone.iter().map(|(key, gone)| {
             (Key::Instance(key.clone()), gone.revision, Record::Tombstone(Clone::clone(&*gone.value)))

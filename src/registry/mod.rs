@@ -87,8 +87,8 @@ struct Inner {
     pace: Pace,
     events: Arc<EventLog>,
     dirty: Arc<DirtySet<Dirty>>,
-    /// Of the same, the services, for those who probe them.
-    dirty_services: Arc<DirtySet<ServiceKey>>,
+    /// Of the same, the services that have checks or had, for those who probe them.
+    dirty_checked: Arc<DirtySet<ServiceKey>>,
     commands: mpsc::Sender<Queued>,
     watches: Watches,
     /// When a write has failed last, in elapsed time; 0 if the last one did not.
@@ -207,9 +207,9 @@ impl Registry {
         self.inner.dirty.take().await
     }
 
-    /// As `dirty`, of services only, and for another reader.
-    pub async fn dirty_services(&self) -> BTreeSet<ServiceKey> {
-        self.inner.dirty_services.take().await
+    /// As `dirty`, of services that have checks or had, and for another reader.
+    pub async fn dirty_checked(&self) -> BTreeSet<ServiceKey> {
+        self.inner.dirty_checked.take().await
     }
 
     pub async fn register(

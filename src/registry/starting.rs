@@ -121,7 +121,7 @@ impl Registry {
             random: Mutex::new(random),
             events: Arc::new(EventLog::new(opened.revision)),
             dirty: Arc::default(),
-            dirty_services: Arc::default(),
+            dirty_checked: Arc::default(),
             commands,
             watches: Watches::new(served),
             store_failed_ms: Arc::default(),

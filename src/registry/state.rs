@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use foldhash::fast::RandomState;
 use imbl::{HashMap as SharedHashMap, OrdMap};
 
 use super::{
@@ -103,6 +104,12 @@ impl ServiceState {
         Self { key, service, revision, instances, members }
     }
 
+    fn mark_checked(&self, effects: &mut Effects) {
+        if !self.service.value.checks.is_empty() {
+            effects.checked.insert(self.key.clone());
+        }
+    }
+
     /// Who may see the service.
     pub fn owner(&self) -> (ServiceKey, Exports) {
         (self.key.clone(), self.service.value.exports.clone())
@@ -125,7 +132,7 @@ impl ServiceState {
 
 /// Who of a service has which address and port.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Addresses(HashMap<(IpAddr, u16), InstanceId>);
+pub(super) struct Addresses(HashMap<(IpAddr, u16), InstanceId, RandomState>);
 
 impl Addresses {
     fn take(&mut self, instance: &Instance) {
@@ -151,7 +158,8 @@ impl Addresses {
 
 #[derive(Clone, Debug)]
 pub(super) struct LeaseState {
-    pub(super) lease: Versioned<Lease>,
+    pub(super) lease: Lease,
+    pub(super) revision: Revision,
     pub(super) members: Members,
     /// Of what the agent said of the members.
     pub(super) digest: Digest,
@@ -243,6 +251,8 @@ pub struct LeaseSet {
 pub struct Effects {
     pub events: Vec<Event>,
     pub dirty: BTreeSet<Dirty>,
+    /// The services among these that have checks, or had.
+    pub checked: BTreeSet<ServiceKey>,
     pub leases_set: Vec<LeaseSet>,
     pub leases_gone: Vec<LeaseId>,
     /// Deleted, though they have members: to be put back.
@@ -261,7 +271,7 @@ pub struct State {
     pub(super) snapshot: Snapshot,
     pub(super) virtuals: Virtuals,
     leases: Sharded<LeaseId, LeaseState>,
-    addresses: HashMap<ServiceKey, Addresses>,
+    addresses: HashMap<ServiceKey, Addresses, RandomState>,
     tombstones_by_age: BTreeSet<(UnixMillis, InstanceKey)>,
     /// Services without instances, in the order in which they became so.
     empty_services: BTreeMap<ServiceKey, UnixMillis>,
@@ -310,7 +320,7 @@ impl State {
     }
 
     pub fn lease_ttl(&self, id: LeaseId) -> Option<Duration> {
-        self.leases.get(&id).map(|lease| lease.lease.value.ttl)
+        self.leases.get(&id).map(|state| state.lease.ttl)
     }
 
     pub(super) fn leases(&self) -> impl Iterator<Item = (&LeaseId, &LeaseState)> {
@@ -354,21 +364,24 @@ impl State {
             }
             (Key::Service(key), _) => self.delete_service(&key, revision, now, effects),
             (Key::Lease(id), Some(Record::Lease(lease))) => {
-                let was = self.leases.get(&id).map(|held| held.lease.value.owner);
-                effects.leases_set.push(LeaseSet { id, lease, was });
-                let lease = Versioned { revision, value: Arc::new(lease) };
-                match self.leases.entry(id) {
-                    Entry::Occupied(mut held) => held.get_mut().lease = lease,
+                let was = match self.leases.entry(id) {
+                    Entry::Occupied(held) => {
+                        let held = held.into_mut();
+                        held.revision = revision;
+                        Some(std::mem::replace(&mut held.lease, lease).owner)
+                    }
                     Entry::Vacant(new) => {
                         let (members, digest) = Default::default();
-                        new.insert(LeaseState { lease, members, digest });
+                        new.insert(LeaseState { lease, revision, members, digest });
+                        None
                     }
-                }
+                };
+                effects.leases_set.push(LeaseSet { id, lease, was });
             }
             // Somebody joined it by way of another replica just when it was taken for empty: it goes on.
             (Key::Lease(id), _) if self.leases.get(&id).is_some_and(|state| !state.members.is_empty()) => {
                 if let Some(state) = self.leases.get_mut(&id) {
-                    state.lease.revision = ABSENT;
+                    state.revision = ABSENT;
                     effects.leases_missed.push(id);
                 }
             }
@@ -412,14 +425,17 @@ impl State {
         match self.snapshot.services.get_mut(&key) {
             Some(state) => {
                 let state = Arc::make_mut(state);
+                state.mark_checked(effects);
                 state.service = service;
                 state.revision = revision;
+                state.mark_checked(effects);
             }
             None => {
                 if !service.value.is_virtual() {
                     self.empty_services.insert(key.clone(), now);
                 }
                 let state = ServiceState::new(key.clone(), service);
+                state.mark_checked(effects);
                 self.snapshot.services.insert(key.clone(), Arc::new(state));
             }
         }
@@ -429,6 +445,7 @@ impl State {
 
     fn delete_service(&mut self, key: &ServiceKey, revision: Revision, now: UnixMillis, effects: &mut Effects) {
         let Some(state) = self.snapshot.services.get(key).cloned() else { return };
+        state.mark_checked(effects);
         for instance in state.instances.values() {
             self.remove_instance(&instance.value.key, revision, RemovalCause::Deregistered, now, effects);
         }
@@ -440,17 +457,16 @@ impl State {
     }
 
     fn put_instance(&mut self, mut instance: Versioned<Instance>, effects: &mut Effects) {
-        if let Some(state) = self.snapshot.services.get(&instance.value.key.service) {
-            // The texts of its name are its service's: nobody else has this record, and nothing is copied.
-            if let Some(own) = Arc::get_mut(&mut instance.value) {
-                own.key.service = state.key.clone();
-            }
+        // A store whose service record is gone has no place for the instance; `delete_service` is why.
+        let Some(state) = self.snapshot.services.get_mut(&instance.value.key.service) else { return };
+        let state = Arc::make_mut(state);
+        // A long name's text is its service's: nobody else has this record, and nothing is copied.
+        if let Some(own) = Arc::get_mut(&mut instance.value) {
+            own.key.service = state.key.clone();
         }
         let key = instance.value.key.clone();
-        // A store whose service record is gone has no place for the instance; `delete_service` is why.
-        let Some(state) = self.snapshot.services.get_mut(&key.service) else { return };
-        let state = Arc::make_mut(state);
         state.revision = instance.revision;
+        state.mark_checked(effects);
         let before = state.instances.insert(key.id.clone(), instance.clone());
         let addresses = self.addresses.entry(key.service.clone()).or_default();
         before.iter().for_each(|before| addresses.leave(&before.value));
@@ -482,6 +498,7 @@ impl State {
         }
         let state = Arc::make_mut(state);
         state.revision = revision;
+        state.mark_checked(effects);
         let Some(instance) = state.instances.remove(&key.id) else { return };
         if let Some(addresses) = self.addresses.get_mut(&key.service) {
             addresses.leave(&instance.value);
@@ -533,7 +550,10 @@ impl State {
     }
 
     fn forget(&mut self, key: &InstanceKey) {
-        if let Some(tombstone) = self.snapshot.gone.remove(key) {
+        // To look is cheaper than to take away what is not there.
+        if self.snapshot.gone.contains_key(key)
+            && let Some(tombstone) = self.snapshot.gone.remove(key)
+        {
             self.tombstones_by_age.remove(&(tombstone.value.removed_at, key.clone()));
         }
     }

@@ -125,12 +125,13 @@ pub(super) struct Task {
     pub(super) leases: Arc<LeaseTable>,
     events: Arc<EventLog>,
     dirty: Arc<DirtySet<Dirty>>,
-    dirty_services: Arc<DirtySet<ServiceKey>>,
+    dirty_checked: Arc<DirtySet<ServiceKey>>,
     store_failed_ms: Arc<AtomicU64>,
     /// The last write did.
     fails: bool,
     /// What has changed since the last snapshot was published.
     changed: BTreeSet<Dirty>,
+    checked: BTreeSet<ServiceKey>,
     replicas_changed: bool,
     /// The ends of drains; the timers of leases are in `timers`.
     drains: Wheel<(InstanceKey, Incarnation)>,
@@ -173,10 +174,11 @@ impl Task {
             leases: inner.leases.clone(),
             events: inner.events.clone(),
             dirty: inner.dirty.clone(),
-            dirty_services: inner.dirty_services.clone(),
+            dirty_checked: inner.dirty_checked.clone(),
             store_failed_ms: inner.store_failed_ms.clone(),
             fails: false,
             changed: BTreeSet::new(),
+            checked: BTreeSet::new(),
             replicas_changed: false,
             drains: Wheel::default(),
             asked: Queue::default(),
@@ -204,7 +206,8 @@ impl Task {
             task.take_over_kept(event.instance.value.lease);
         }
         task.leases.set_applied(task.state.snapshot().revision);
-        task.mark_dirty(effects.dirty);
+        task.dirty.mark(effects.dirty);
+        task.dirty_checked.mark(effects.checked);
         task
     }
 
@@ -438,7 +441,7 @@ impl Task {
         self.metrics.write(pending.command.as_str(), true);
         let snapshot = self.state.snapshot();
         let held = plan.lease.and_then(|id| self.state.lease(id).map(|state| (id, state)));
-        let lease = held.map(|(id, state)| (id, state.lease.value.ttl));
+        let lease = held.map(|(id, state)| (id, state.lease.ttl));
         let outcome = Outcome {
             revision: snapshot.revision,
             instances: plan.instances.iter().filter_map(|key| snapshot.instance(key).cloned()).collect(),
@@ -501,29 +504,21 @@ impl Task {
         self.leases.set_applied(revision);
         self.events.push(effects.events, merged);
         self.changed.extend(effects.dirty);
+        self.checked.extend(effects.checked);
     }
 
     /// The snapshot goes first: whoever is told of a change looks there, and is not told again.
     fn publish(&mut self) {
         self.snapshot.store(Arc::new(self.state.snapshot().clone()));
-        let changed = std::mem::take(&mut self.changed);
-        self.mark_dirty(changed);
+        self.dirty.mark(std::mem::take(&mut self.changed));
+        self.dirty_checked.mark(std::mem::take(&mut self.checked));
         if std::mem::take(&mut self.replicas_changed) {
             // Checks are shared out anew.
             let services = self.state.snapshot().services.values();
             let checked = services.filter(|state| !state.service.value.checks.is_empty());
-            self.dirty_services.mark(checked.map(|state| state.key.clone()));
+            self.dirty_checked.mark(checked.map(|state| state.key.clone()));
         }
         self.events.publish(self.state.snapshot().revision);
-    }
-
-    fn mark_dirty(&self, changed: BTreeSet<Dirty>) {
-        let service = |dirty: &Dirty| match dirty {
-            Dirty::Service(key) => Some(key.clone()),
-            Dirty::Raw(_) => None,
-        };
-        self.dirty_services.mark(changed.iter().filter_map(service));
-        self.dirty.mark(changed);
     }
 
     fn set_timers(&mut self, effects: &Effects) {

@@ -1,16 +1,12 @@
 //! The store in memory: for tests, and for a mesh whose agents will register again after a restart anyway.
 
-use std::{fmt, hash::Hash, sync::Mutex};
+use std::sync::Mutex;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
-use xxhash_rust::xxh3::Xxh3;
 
-use super::{COMMITS_IN_FLIGHT, Change, Commit, CommitError, Key, Opened, Record, Storage, Transaction};
-use crate::{
-    model::{ReplicaId, Revision},
-    prehashed::Sharded,
-};
+use super::{COMMITS_IN_FLIGHT, Commit, CommitError, Key, Opened, Record, Storage, Transaction, revisions::Revisions};
+use crate::model::{ReplicaId, Revision};
 
 /// Keeps what is needed to check conditions; the records themselves are the registry's.
 #[derive(Debug)]
@@ -19,63 +15,31 @@ pub struct MemoryStore {
     commits: mpsc::Sender<Commit>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     revision: Revision,
-    /// By a hash of the key, which takes a third of the key's own place. Nobody knows the seed, or can make two meet.
-    revisions: Sharded<u128, Revision>,
-    hash: Seeded,
-}
-
-/// Begun with its seed; to begin one anew takes longer than to hash a key.
-#[derive(Clone)]
-struct Seeded(Xxh3);
-
-impl fmt::Debug for Seeded {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Seeded")
-    }
+    revisions: Revisions,
 }
 
 impl State {
-    fn hash(&self, key: &Key) -> u128 {
-        let Seeded(mut hash) = self.hash.clone();
-        key.hash(&mut hash);
-        hash.digest128()
-    }
-
     fn apply(&mut self, transaction: Transaction) -> Result<Commit, CommitError> {
-        if !holds(&transaction, |key| self.revisions.get(&self.hash(key)).copied()) {
+        if !self.revisions.hold(&transaction) {
             return Err(CommitError::Conflict);
         }
         self.revision = Revision(self.revision.0 + 1);
-        for Change { key, record } in &transaction.changes {
-            let key = self.hash(key);
-            match record {
-                Some(_) => self.revisions.insert(key, self.revision),
-                None => self.revisions.remove(&key),
-            };
+        for change in &transaction.changes {
+            self.revisions.put(&change.key, change.record.is_some().then_some(self.revision));
         }
         Ok(Commit::new(self.revision, transaction.changes))
     }
-}
-
-/// Whether a transaction's expectations hold, given each key's present revision.
-pub(super) fn holds(transaction: &Transaction, revision_of: impl Fn(&Key) -> Option<Revision>) -> bool {
-    transaction.expect.iter().all(|(key, revision)| revision_of(key).unwrap_or_default() == *revision)
 }
 
 impl MemoryStore {
     pub fn open(store_id: String) -> (Self, Opened) {
         let (commits, receiver) = mpsc::channel(COMMITS_IN_FLIGHT);
         let records: Vec<(Key, Revision, Record)> = Vec::new();
-        let state = State {
-            revision: Revision(0),
-            revisions: Sharded::default(),
-            hash: Seeded(Xxh3::with_seed(rand::random())),
-        };
         (
-            Self { state: Mutex::new(state), commits },
+            Self { state: Mutex::default(), commits },
             Opened {
                 store_id,
                 replica: ReplicaId::ONLY,

@@ -13,6 +13,7 @@ pub mod etcd;
 pub mod memory;
 pub mod record;
 pub mod redb;
+mod revisions;
 
 #[cfg(test)]
 mod conformance;

@@ -18,7 +18,7 @@ mod power;
 pub mod restore;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     iter,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -31,8 +31,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::file::{Beginning, CEILING, FILE, Look, META, RECORDS, REVISION, StoreFile, explain, unpanicked, write};
 use super::{
-    COMMITS_IN_FLIGHT, Change, Commit, CommitError, Key, OpenError, Opened, SCHEMA, Storage, Transaction,
-    memory::holds, record,
+    COMMITS_IN_FLIGHT, Change, Commit, CommitError, OpenError, Opened, SCHEMA, Storage, Transaction, record,
+    revisions::{Before, Revisions},
 };
 use crate::model::{ReplicaId, Revision};
 
@@ -103,22 +103,25 @@ struct Inner {
     doubtful: Vec<Commit>,
 }
 
-/// The revision of every key, to check conditions without reading.
+/// What conditions are checked on, without reading.
 #[derive(Debug, Default)]
 struct State {
     revision: Revision,
-    revisions: HashMap<Key, Revision>,
+    revisions: Revisions,
 }
 
 impl State {
-    fn apply(&mut self, commit: &Commit) {
+    /// What a commit has changed, as it was before.
+    fn apply(&mut self, commit: &Commit) -> impl Iterator<Item = Before> {
         self.revision = commit.revision;
-        for Change { key, record } in &commit.changes {
-            match record {
-                Some(_) => self.revisions.insert(key.clone(), commit.revision),
-                None => self.revisions.remove(key),
-            };
-        }
+        let present = |change: &Change| change.record.is_some().then_some(commit.revision);
+        commit.changes.iter().map(move |change| self.revisions.put(&change.key, present(change)))
+    }
+
+    /// Makes it what it was at a revision.
+    fn put_back(&mut self, began_at: Revision, before: Vec<Before>) {
+        self.revision = began_at;
+        before.into_iter().rev().for_each(|before| self.revisions.put_back(before));
     }
 }
 
@@ -144,7 +147,10 @@ impl RedbStore {
         file.set_schema(SCHEMA).map_err(failed)?;
         let revision = meta.revision.max(meta.ceiling);
         let records = file::read_records(&file, &path)?;
-        let revisions = records.iter().map(|(key, revision, _)| (key.clone(), *revision)).collect();
+        let mut revisions = Revisions::default();
+        for (key, revision, _) in &records {
+            revisions.put(key, Some(*revision));
+        }
         let (commits, receiver) = mpsc::channel(COMMITS_IN_FLIGHT);
         let state = State { revision, revisions };
         let ceiling = meta.ceiling.0;
@@ -292,7 +298,7 @@ impl Inner {
         self.file = Some(file);
         let mut recovered = std::mem::take(&mut self.doubtful);
         recovered.retain(|commit| commit.revision <= meta.revision);
-        recovered.iter().for_each(|commit| self.state.apply(commit));
+        recovered.iter().for_each(|commit| self.state.apply(commit).for_each(drop));
         tracing::info!(revision = %meta.revision, recovered = recovered.len(), "the store is open again");
         Ok(recovered)
     }
@@ -308,7 +314,7 @@ impl Inner {
         let Some(file) = &self.file else {
             return next().map(|of| vec![Err(unavailable("it is not open")); of.len()]).into_iter().collect();
         };
-        let mut group = Group::new(&self.state);
+        let mut group = Group::new(&mut self.state);
         let mut ending = Ending::default();
         let written = unpanicked(|| {
             group.write(&file.database, next, |lazy, last| {
@@ -322,17 +328,17 @@ impl Inner {
                 ending
             })
         });
-        let outcomes = group.outcomes;
+        let Group { outcomes, before, began_at, .. } = group;
         let commits = || outcomes.iter().flatten().flatten();
         match written.map_err(|error| explain(&error)).and_then(|()| in_place(file)) {
             Ok(()) => {
                 self.unsynced = (self.unsynced || commits().next().is_some()) && !ending.synced;
                 self.ceiling = ending.ceiling.unwrap_or(self.ceiling);
-                commits().for_each(|commit| self.state.apply(commit));
                 outcomes
             }
             Err(why) => {
                 self.file = None;
+                self.state.put_back(began_at, before);
                 self.doubtful = commits().cloned().collect();
                 let unavailable = unavailable(&why);
                 let failed = |outcome: Result<Commit, CommitError>| Err(outcome.err().unwrap_or(unavailable.clone()));
@@ -376,9 +382,10 @@ fn reserve(database: &Database, ceiling: u64) -> Result<(), redb::Error> {
 
 /// What is written together, each transaction planned on those before it.
 struct Group<'a> {
-    state: &'a State,
-    revision: Revision,
-    changed: HashMap<Key, Option<Revision>>,
+    state: &'a mut State,
+    /// Should it come to nothing: the revision before it, and what it has changed.
+    began_at: Revision,
+    before: Vec<Before>,
     /// Of each call.
     outcomes: Vec<Vec<Result<Commit, CommitError>>>,
     /// How many transactions there are, and whether all are lazy.
@@ -387,9 +394,9 @@ struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
-    fn new(state: &'a State) -> Self {
-        let (changed, outcomes) = Default::default();
-        Self { state, revision: state.revision, changed, outcomes, count: 0, lazy: true }
+    fn new(state: &'a mut State) -> Self {
+        let (before, outcomes) = Default::default();
+        Self { began_at: state.revision, state, before, outcomes, count: 0, lazy: true }
     }
 
     /// Writes calls as long as there are any; then it is told how to end.
@@ -417,15 +424,16 @@ impl<'a> Group<'a> {
                 }
             }
         }
-        if self.revision == self.state.revision {
+        let revision = self.state.revision;
+        if revision == self.began_at {
             return Ok(transaction.abort()?);
         }
-        let ending = end(self.lazy, self.revision.0);
+        let ending = end(self.lazy, revision.0);
         transaction.set_durability(ending.durability())?;
         {
             let mut meta = transaction.open_table(META)?;
             ending.write(&mut meta)?;
-            meta.insert(REVISION, &self.revision.0.to_be_bytes()[..])?;
+            meta.insert(REVISION, &revision.0.to_be_bytes()[..])?;
         }
         Ok(transaction.commit()?)
     }
@@ -434,18 +442,12 @@ impl<'a> Group<'a> {
         self.count += transactions.len();
         let outcomes = transactions.into_iter().map(|transaction| {
             self.lazy &= transaction.lazy;
-            let present = |key: &Key| match self.changed.get(key) {
-                Some(changed) => *changed,
-                None => self.state.revisions.get(key).copied(),
-            };
-            if !holds(&transaction, present) {
+            if !self.state.revisions.hold(&transaction) {
                 return Err(CommitError::Conflict);
             }
-            self.revision = Revision(self.revision.0 + 1);
-            for change in &transaction.changes {
-                self.changed.insert(change.key.clone(), change.record.is_some().then_some(self.revision));
-            }
-            Ok(Commit::new(self.revision, transaction.changes))
+            let commit = Commit::new(Revision(self.state.revision.0 + 1), transaction.changes);
+            self.before.extend(self.state.apply(&commit));
+            Ok(commit)
         });
         let outcomes = outcomes.collect();
         self.outcomes.push(outcomes);
@@ -517,13 +519,16 @@ mod tests {
             opened.commits.recv().await.expect("a commit");
             {
                 let mut inner = store.shared.lock();
+                let Inner { file, state, .. } = &mut *inner;
                 let commit = Commit::new(Revision(2), put("2").changes);
                 if happened {
-                    let database = &inner.file.as_ref().expect("open").database;
+                    let database = &file.as_ref().expect("open").database;
                     let mut calls = vec![vec![put("2")]].into_iter();
-                    let mut group = Group::new(&inner.state);
+                    let mut group = Group::new(state);
                     let ending = Ending { synced: true, ..Ending::default() };
                     group.write(database, &mut || calls.next(), |_, _| ending).expect("written");
+                    let Group { state, began_at, before, .. } = group;
+                    state.put_back(began_at, before);
                 }
                 inner.file = None;
                 inner.doubtful = vec![commit];

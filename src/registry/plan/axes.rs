@@ -108,7 +108,7 @@ impl State {
     ) -> Plan {
         let mut plan = Plan::default();
         let Some(state) = self.own_lease(id) else { return plan };
-        plan.expect(Key::Lease(id), state.lease.revision);
+        plan.expect(Key::Lease(id), state.revision);
         let members = state.members.iter().filter_map(|key| self.snapshot().instance(key));
         for current in members.filter(|current| concerns(&current.value)).take(limits.instances_per_call) {
             plan.alter(current, &change, now);

@@ -6,9 +6,11 @@
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher, Hash, RandomState},
+    hash::{BuildHasher, Hash},
     ops::SubAssign,
 };
+
+use foldhash::fast::RandomState;
 
 use super::{Group, Plan};
 use crate::{prehashed::Prehashed, storage::Key};
@@ -16,9 +18,11 @@ use crate::{prehashed::Prehashed, storage::Key};
 /// What a command touches.
 #[derive(Debug, Default)]
 pub struct Footprint {
+    /// What it writes as well is not among these.
     reads: Vec<u64>,
     writes: Vec<u64>,
-    joining: Vec<(Group, usize)>,
+    /// How many come to what group.
+    joining: Vec<(u64, usize)>,
 }
 
 #[derive(Debug, Default)]
@@ -35,7 +39,7 @@ pub struct Footprints {
 struct Touched {
     read: HashMap<u64, u32, Prehashed>,
     written: HashMap<u64, u32, Prehashed>,
-    joining: HashMap<Group, usize>,
+    joining: HashMap<u64, usize, Prehashed>,
 }
 
 impl Footprints {
@@ -49,10 +53,12 @@ impl Footprints {
     /// Takes the stage for a plan, if it meets none that is there or waits; else it waits.
     pub fn enter(&mut self, plan: &Plan) -> Option<Footprint> {
         let footprint = self.footprint(plan);
-        let is_full = |(group, count, room): &(Group, usize, usize)| {
-            self.taken.joining(group) + self.waiting.joining(group) + count > *room
+        let is_full = |((group, count), room): (&(u64, usize), usize)| {
+            self.taken.joining(*group) + self.waiting.joining(*group) + count > room
         };
-        if self.taken.meets(&footprint) || self.waiting.meets(&footprint) || plan.joining.iter().any(is_full) {
+        let rooms = plan.joining.iter().map(|(.., room)| *room);
+        let is_full = footprint.joining.iter().zip(rooms).any(is_full);
+        if self.taken.meets(&footprint) || self.waiting.meets(&footprint) || is_full {
             self.waiting.add(&footprint);
             return None;
         }
@@ -71,11 +77,11 @@ impl Footprints {
         let writes = writes.chain(plan.exclusive.iter().map(hash));
         // Nobody reads an address.
         let writes = writes.chain(plan.addresses.iter().map(|address| self.hasher.hash_one(address)));
-        Footprint {
-            writes: writes.collect(),
-            reads: plan.transaction.expect.iter().map(|(key, _)| hash(key)).collect(),
-            joining: plan.joining.iter().map(|(group, count, _)| (group.clone(), *count)).collect(),
-        }
+        let writes: Vec<u64> = writes.collect();
+        let reads =
+            plan.transaction.expect.iter().map(|(key, _)| hash(key)).filter(|key| !writes.contains(key)).collect();
+        let group = |(group, count, _): &(Group, usize, usize)| (self.hasher.hash_one(group), *count);
+        Footprint { reads, writes, joining: plan.joining.iter().map(group).collect() }
     }
 
     /// It is applied, or has come to nothing.
@@ -85,8 +91,8 @@ impl Footprints {
 }
 
 impl Touched {
-    fn joining(&self, group: &Group) -> usize {
-        self.joining.get(group).copied().unwrap_or_default()
+    fn joining(&self, group: u64) -> usize {
+        self.joining.get(&group).copied().unwrap_or_default()
     }
 
     fn meets(&self, footprint: &Footprint) -> bool {
@@ -97,7 +103,7 @@ impl Touched {
     fn add(&mut self, footprint: &Footprint) {
         footprint.reads.iter().for_each(|key| *self.read.entry(*key).or_default() += 1);
         footprint.writes.iter().for_each(|key| *self.written.entry(*key).or_default() += 1);
-        footprint.joining.iter().for_each(|(group, count)| *self.joining.entry(group.clone()).or_default() += count);
+        footprint.joining.iter().for_each(|(group, count)| *self.joining.entry(*group).or_default() += count);
     }
 
     fn remove(&mut self, footprint: &Footprint) {

@@ -70,7 +70,7 @@ impl State {
         let Some(state) = self.own_lease(id) else { return Plan::default() };
         if state.members.is_empty() {
             let mut plan = Plan::default();
-            plan.expect(Key::Lease(id), state.lease.revision);
+            plan.expect(Key::Lease(id), state.revision);
             plan.delete(Key::Lease(id));
             return plan;
         }
@@ -79,9 +79,9 @@ impl State {
 
     pub(super) fn plan_mend_lease(&self, id: LeaseId) -> Plan {
         let mut plan = Plan::default();
-        if let Some(state) = self.lease(id).filter(|state| state.lease.revision == ABSENT) {
+        if let Some(state) = self.lease(id).filter(|state| state.revision == ABSENT) {
             plan.expect(Key::Lease(id), ABSENT);
-            plan.put(Key::Lease(id), Record::Lease(*state.lease.value));
+            plan.put(Key::Lease(id), Record::Lease(state.lease));
         }
         plan
     }

@@ -125,7 +125,7 @@ impl State {
         let leases: BTreeSet<LeaseId> = left.iter().map(|(_, lease)| *lease).filter(|lease| *lease != kept).collect();
         for lease in leases {
             let Some(state) = self.lease(lease) else { continue };
-            plan.expect(Key::Lease(lease), state.lease.revision);
+            plan.expect(Key::Lease(lease), state.revision);
             // Who else leaves it has to see that these have left: the last one takes the lease along.
             plan.exclusive.push(Key::Lease(lease));
             let leaving = |key: &InstanceKey| left.iter().any(|(left, _)| left == key);

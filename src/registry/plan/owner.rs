@@ -11,15 +11,15 @@ use crate::{
 impl State {
     /// A lease that is this replica's.
     pub(in crate::registry) fn own_lease(&self, id: LeaseId) -> Option<&LeaseState> {
-        self.lease(id).filter(|state| state.lease.value.owner == self.me)
+        self.lease(id).filter(|state| state.lease.owner == self.me)
     }
 
     pub(super) fn plan_adopt(&self, leases: &[LeaseId]) -> Plan {
         let mut plan = Plan::default();
         for id in leases {
-            let Some(state) = self.lease(*id).filter(|state| state.lease.value.owner != self.me) else { continue };
-            plan.expect(Key::Lease(*id), state.lease.revision);
-            plan.put(Key::Lease(*id), Record::Lease(Lease { owner: self.me, ..*state.lease.value }));
+            let Some(state) = self.lease(*id).filter(|state| state.lease.owner != self.me) else { continue };
+            plan.expect(Key::Lease(*id), state.revision);
+            plan.put(Key::Lease(*id), Record::Lease(Lease { owner: self.me, ..state.lease }));
         }
         plan
     }
@@ -33,7 +33,7 @@ impl State {
     pub fn orphans(&self) -> Vec<LeaseId> {
         let here = || self.snapshot().replicas.keys().copied();
         let is_mine = |id: &LeaseId| share_of_lease(*id, here()).is_none_or(|replica| replica == self.me);
-        let orphan = |(id, state): (&LeaseId, &LeaseState)| (!self.is_here(state.lease.value.owner)).then_some(*id);
+        let orphan = |(id, state): (&LeaseId, &LeaseState)| (!self.is_here(state.lease.owner)).then_some(*id);
         let mut orphans: Vec<LeaseId> = self.leases().filter_map(orphan).filter(is_mine).collect();
         orphans.sort_unstable();
         orphans

@@ -9,55 +9,72 @@ use std::{
 use super::{Group, Plan, check_newer, check_protocol, tombstone};
 use crate::{
     model::{
-        CheckState, Incarnation, Instance, InstanceKey, InstanceSpec, Invalid, Lease, LeaseId, Limits, RemovalCause,
-        Service, ServiceKey, ServicePort, Share, Tombstone, UnixMillis,
+        CheckState, Incarnation, Instance, InstanceKey, InstanceSpec, Invalid, Lease, LeaseId, Limits, Port,
+        RemovalCause, Service, ServiceKey, ServicePort, Share, Tombstone, UnixMillis,
     },
     registry::{
-        command::{Error, Register},
-        state::{Members, State},
+        command::{Error, Register, Versioned},
+        state::{LeaseState, Members, ServiceState, State},
     },
     storage::{Change, Key, Record},
 };
 
+/// An instance of a registration, and what stands where it is to be.
+struct Place<'a> {
+    key: &'a InstanceKey,
+    spec: &'a Arc<InstanceSpec>,
+    service: Option<&'a ServiceState>,
+    current: Option<&'a Versioned<Instance>>,
+    gone: Option<&'a Versioned<Tombstone>>,
+}
+
 impl State {
     pub(super) fn plan_register(&self, register: &Register, now: UnixMillis, limits: &Limits) -> Result<Plan, Error> {
         check_distinct(&register.instances)?;
-        let incarnations = self.incarnations(register)?;
-        let (lease_id, lease) = self.lease_for(register, &incarnations)?;
-        let incarnation = lease.map_or(incarnations[0], |lease| lease.incarnation);
+        let places: Vec<Place<'_>> = register.instances.iter().map(|(key, spec)| self.place(key, spec)).collect();
+        let incarnations = self.incarnations(register, &places)?;
+        let (lease_id, lease) = self.lease_for(register, &places, &incarnations)?;
+        let held = lease.map(|state| state.lease);
+        let incarnation = held.map_or(incarnations[0], |lease| lease.incarnation);
         if let Some(position) = incarnations.iter().position(|&given| given != incarnation) {
             let given = incarnations[position];
             return Err(Error::LeaseIncarnation { lease: lease_id, given, current: incarnation });
         }
         let mut plan = Plan { lease: Some(lease_id), ..Plan::default() };
-        let lease_revision = self.lease(lease_id).map(|state| state.lease.revision).unwrap_or_default();
-        plan.expect(Key::Lease(lease_id), lease_revision);
-        self.put_services(register, &mut plan, limits)?;
-        let ttl = register.ttl.or(lease.map(|lease| lease.ttl)).unwrap_or(limits.default_ttl());
+        plan.expect(Key::Lease(lease_id), lease.map(|state| state.revision).unwrap_or_default());
+        put_services(&places, &mut plan, limits)?;
+        let ttl = register.ttl.or(held.map(|lease| lease.ttl)).unwrap_or(limits.default_ttl());
         // Whoever hears its agent has the lease.
         let next = Lease { ttl, incarnation, owner: self.me };
-        if lease != Some(next) {
+        if held != Some(next) {
             plan.put(Key::Lease(lease_id), Record::Lease(next));
         }
         let mut left: Vec<(InstanceKey, LeaseId)> = Vec::new();
-        for (key, spec) in &register.instances {
-            self.put_instance_plan(key, spec, lease_id, incarnation, now, &mut plan, &mut left);
+        for place in &places {
+            put_instance_plan(place, lease_id, incarnation, now, &mut plan, &mut left);
         }
         // Who is named in the call is where the call says, whoever has come to its place.
-        for (key, spec) in &register.instances {
-            self.replace_others(register, key, spec, now, &mut plan, &mut left);
+        for place in &places {
+            self.replace_others(&places, place, now, &mut plan, &mut left);
         }
-        self.check_counts(register, lease_id, limits, &mut plan)?;
+        check_counts(&places, lease_id, lease, limits, &mut plan)?;
         self.delete_leases_left(&left, lease_id, &mut plan);
         Ok(plan)
     }
 
+    fn place<'a>(&'a self, key: &'a InstanceKey, spec: &'a Arc<InstanceSpec>) -> Place<'a> {
+        let service = self.snapshot().services.get(&key.service).map(Arc::as_ref);
+        let current = service.and_then(|service| service.instances.get(&key.id));
+        Place { key, spec, service, current, gone: self.tombstone(key) }
+    }
+
     /// The incarnation that each instance of a registration will have.
-    fn incarnations(&self, register: &Register) -> Result<Vec<Incarnation>, Error> {
-        let named = register.lease.and_then(|id| self.lease(id)).map(|state| state.lease.value.incarnation);
-        let incarnation = |(key, _): &(InstanceKey, Arc<InstanceSpec>)| {
-            let current = self.snapshot().instance(key).map(|instance| instance.value.incarnation);
-            let gone = self.tombstone(key).map(|gone| &*gone.value);
+    fn incarnations(&self, register: &Register, places: &[Place<'_>]) -> Result<Vec<Incarnation>, Error> {
+        let named = register.lease.and_then(|id| self.lease(id)).map(|state| state.lease.incarnation);
+        let incarnation = |place: &Place<'_>| {
+            let key = place.key;
+            let current = place.current.map(|instance| instance.value.incarnation);
+            let gone = place.gone.map(|gone| &*gone.value);
             // Whoever shares a lease is of its incarnation, and is fenced by it like one who says so.
             let Some(given) = register.incarnation.or(named) else {
                 let after = |gone: &Tombstone| Incarnation(gone.incarnation.0.saturating_add(1));
@@ -71,7 +88,7 @@ impl State {
                 _ => Ok(given),
             }
         };
-        let mut incarnations: Vec<_> = register.instances.iter().map(incarnation).collect::<Result<_, _>>()?;
+        let mut incarnations: Vec<_> = places.iter().map(incarnation).collect::<Result<_, _>>()?;
         if register.incarnation.is_none() {
             // One lease is of one incarnation: of several guesses the highest fits all.
             let highest = incarnations.iter().max().copied().unwrap_or_default();
@@ -81,101 +98,38 @@ impl State {
     }
 
     /// The lease named, else one that an instance has in this incarnation, else a new one.
-    fn lease_for(&self, register: &Register, incarnations: &[Incarnation]) -> Result<(LeaseId, Option<Lease>), Error> {
+    fn lease_for(
+        &self,
+        register: &Register,
+        places: &[Place<'_>],
+        incarnations: &[Incarnation],
+    ) -> Result<(LeaseId, Option<&LeaseState>), Error> {
         if let Some(id) = register.lease {
             let state = self.lease(id).ok_or(Error::LeaseNotFound { lease: id })?;
-            return Ok((id, Some(*state.lease.value)));
+            return Ok((id, Some(state)));
         }
-        let kept = register.instances.iter().zip(incarnations).find_map(|((key, _), incarnation)| {
-            let instance = &self.snapshot().instance(key)?.value;
+        let kept = places.iter().zip(incarnations).find_map(|(place, incarnation)| {
+            let instance = &place.current?.value;
             let lease = self.lease(instance.lease)?;
-            (instance.incarnation == *incarnation).then_some((instance.lease, Some(*lease.lease.value)))
+            (instance.incarnation == *incarnation).then_some((instance.lease, Some(lease)))
         });
         Ok(kept.unwrap_or((register.new_lease, None)))
-    }
-
-    /// Makes the services that are missing, and adds the ports that are new to them.
-    fn put_services(&self, register: &Register, plan: &mut Plan, limits: &Limits) -> Result<(), Error> {
-        for key in services(register) {
-            let current = self.snapshot().services.get(key).map(|state| &state.service);
-            let mut service = current.map(|current| Cow::Borrowed(&*current.value));
-            if current.is_some_and(|current| current.value.is_virtual()) {
-                let rule = "a service with instances of its own: this one is virtual, its members are those that match";
-                return Err(Invalid::new("service", &key.name, rule).into());
-            }
-            for (_, spec) in register.instances.iter().filter(|(instance, _)| instance.service == *key) {
-                add_ports(key, &mut service, spec)?;
-            }
-            let Some(service) = service else { continue };
-            if service.ports.len() > limits.ports {
-                return Err(Error::LimitReached { what: format!("the ports of {key}"), limit: limits.ports });
-            }
-            plan.expect(Key::Service(key.clone()), current.map(|current| current.revision).unwrap_or_default());
-            // Most registrations bring nothing new to their service.
-            if let Cow::Owned(service) = service {
-                plan.put(Key::Service(key.clone()), Record::Service(Arc::new(service)));
-            }
-        }
-        Ok(())
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "one step of plan_register, with what that has worked out")]
-    fn put_instance_plan(
-        &self,
-        key: &InstanceKey,
-        spec: &Arc<InstanceSpec>,
-        lease: LeaseId,
-        incarnation: Incarnation,
-        now: UnixMillis,
-        plan: &mut Plan,
-        left: &mut Vec<(InstanceKey, LeaseId)>,
-    ) {
-        plan.instances.push(key.clone());
-        let current = self.snapshot().instance(key);
-        let gone = self.tombstone(key);
-        let revision = current.map(|current| current.revision).or(gone.map(|gone| gone.revision));
-        plan.expect(Key::Instance(key.clone()), revision.unwrap_or_default());
-        let history = gone.map(|gone| gone.value.history.clone()).unwrap_or_default();
-        let service = self.snapshot().services.get(&key.service).map(|state| &state.service.value);
-        let share = service.map_or(Share::FULL, |service| service.load.first_share());
-        // What is still to be found out about a newcomer: until then it is starting.
-        let pending =
-            |service: &Arc<Service>| service.checks.iter().map(|check| CheckState::pending(check, now)).collect();
-        let checks = service.filter(|service| !service.checks.is_empty()).map(pending).unwrap_or_default();
-        let new = Instance::new(key.clone(), incarnation, lease, spec.clone(), now);
-        let instance = Instance { history, share, checks, ..new };
-        let instance = match current {
-            Some(current) => successor(&current.value, instance, now),
-            None => instance.settled(None, now),
-        };
-        if let Some(current) = current {
-            if *current.value == instance {
-                return;
-            }
-            if current.value.lease != lease {
-                left.push((key.clone(), current.value.lease));
-            }
-        }
-        let address = |port: &crate::model::Port| (key.service.clone(), spec.address, port.number);
-        plan.addresses.extend(spec.ports.iter().map(address));
-        plan.put(Key::Instance(key.clone()), Record::Instance(Arc::new(instance)));
     }
 
     /// An address and port is one instance's: the newest registration's. Whoever else has it leaves.
     fn replace_others(
         &self,
-        register: &Register,
-        key: &InstanceKey,
-        spec: &InstanceSpec,
+        places: &[Place<'_>],
+        place: &Place<'_>,
         now: UnixMillis,
         plan: &mut Plan,
         left: &mut Vec<(InstanceKey, LeaseId)>,
     ) {
-        let Some(service) = self.snapshot().services.get(&key.service) else { return };
-        for port in &*spec.ports {
-            let Some(other) = self.at(&key.service, spec.address, port.number) else { continue };
+        let Some(service) = place.service else { return };
+        for port in &*place.spec.ports {
+            let Some(other) = self.at(&place.key.service, place.spec.address, port.number) else { continue };
             let Some(other) = service.instances.get(other) else { continue };
-            let named = register.instances.iter().any(|(named, _)| *named == other.value.key);
+            let named = places.iter().any(|named| *named.key == other.value.key);
             let other_key = Key::Instance(other.value.key.clone());
             if named || plan.transaction.changes.iter().any(|change| change.key == other_key) {
                 continue;
@@ -185,25 +139,92 @@ impl State {
             plan.put(other_key, tombstone(&other.value, RemovalCause::Replaced, now));
         }
     }
+}
 
-    /// Whether those who come find room: in their services, and in the lease.
-    fn check_counts(&self, register: &Register, lease: LeaseId, limits: &Limits, plan: &mut Plan) -> Result<(), Error> {
-        for service in services(register) {
-            let of = register.instances.iter().map(|(key, _)| key).filter(|key| key.service == *service);
-            let added = of.filter(|key| self.snapshot().instance(key).is_none()).count();
-            // Who is replaced makes room.
-            let leaves = |change: &&Change| match (&change.key, &change.record) {
-                (Key::Instance(key), Some(Record::Tombstone(_))) => key.service == *service,
-                _ => false,
-            };
-            let leaving = plan.transaction.changes.iter().filter(leaves).count();
-            let present = self.snapshot().services.get(service).map_or(0, |state| state.instances.len()) - leaving;
-            plan.join(Group::Service(service.clone()), added, present, limits.instances_per_service)?;
+/// Makes the services that are missing, and adds the ports that are new to them.
+fn put_services(places: &[Place<'_>], plan: &mut Plan, limits: &Limits) -> Result<(), Error> {
+    for (key, current) in services(places) {
+        let current = current.map(|state| &state.service);
+        let mut service = current.map(|current| Cow::Borrowed(&*current.value));
+        if current.is_some_and(|current| current.value.is_virtual()) {
+            let rule = "a service with instances of its own: this one is virtual, its members are those that match";
+            return Err(Invalid::new("service", &key.name, rule).into());
         }
-        let members = self.lease(lease).map(|state| &state.members);
-        let added = register.instances.iter().filter(|(key, _)| members.is_none_or(|m| !m.contains(key))).count();
-        plan.join(Group::Lease(lease), added, members.map_or(0, Members::len), limits.instances_per_lease)
+        for place in places.iter().filter(|place| place.key.service == *key) {
+            add_ports(key, &mut service, place.spec)?;
+        }
+        let Some(service) = service else { continue };
+        if service.ports.len() > limits.ports {
+            return Err(Error::LimitReached { what: format!("the ports of {key}"), limit: limits.ports });
+        }
+        plan.expect(Key::Service(key.clone()), current.map(|current| current.revision).unwrap_or_default());
+        // Most registrations bring nothing new to their service.
+        if let Cow::Owned(service) = service {
+            plan.put(Key::Service(key.clone()), Record::Service(Arc::new(service)));
+        }
     }
+    Ok(())
+}
+
+fn put_instance_plan(
+    place: &Place<'_>,
+    lease: LeaseId,
+    incarnation: Incarnation,
+    now: UnixMillis,
+    plan: &mut Plan,
+    left: &mut Vec<(InstanceKey, LeaseId)>,
+) {
+    let Place { key, spec, service, current, gone } = *place;
+    plan.instances.push(key.clone());
+    let revision = current.map(|current| current.revision).or(gone.map(|gone| gone.revision));
+    plan.expect(Key::Instance(key.clone()), revision.unwrap_or_default());
+    let history = gone.map(|gone| gone.value.history.clone()).unwrap_or_default();
+    let service = service.map(|state| &state.service.value);
+    let share = service.map_or(Share::FULL, |service| service.load.first_share());
+    // What is still to be found out about a newcomer: until then it is starting.
+    let pending = |service: &Arc<Service>| service.checks.iter().map(|check| CheckState::pending(check, now)).collect();
+    let checks = service.filter(|service| !service.checks.is_empty()).map(pending).unwrap_or_default();
+    let new = Instance::new(key.clone(), incarnation, lease, spec.clone(), now);
+    let instance = Instance { history, share, checks, ..new };
+    let instance = match current {
+        Some(current) => successor(&current.value, instance, now),
+        None => instance.settled(None, now),
+    };
+    if let Some(current) = current {
+        if *current.value == instance {
+            return;
+        }
+        if current.value.lease != lease {
+            left.push((key.clone(), current.value.lease));
+        }
+    }
+    let address = |port: &Port| (key.service.clone(), spec.address, port.number);
+    plan.addresses.extend(spec.ports.iter().map(address));
+    plan.put(Key::Instance(key.clone()), Record::Instance(Arc::new(instance)));
+}
+
+/// Whether those who come find room: in their services, and in the lease.
+fn check_counts(
+    places: &[Place<'_>],
+    lease: LeaseId,
+    held: Option<&LeaseState>,
+    limits: &Limits,
+    plan: &mut Plan,
+) -> Result<(), Error> {
+    for (service, state) in services(places) {
+        let added = places.iter().filter(|place| place.key.service == *service && place.current.is_none()).count();
+        // Who is replaced makes room.
+        let leaves = |change: &&Change| match (&change.key, &change.record) {
+            (Key::Instance(key), Some(Record::Tombstone(_))) => key.service == *service,
+            _ => false,
+        };
+        let leaving = plan.transaction.changes.iter().filter(leaves).count();
+        let present = state.map_or(0, |state| state.instances.len()) - leaving;
+        plan.join(Group::Service(service.clone()), added, present, limits.instances_per_service)?;
+    }
+    let members = held.map(|state| &state.members);
+    let added = places.iter().filter(|place| members.is_none_or(|members| !members.contains(place.key))).count();
+    plan.join(Group::Lease(lease), added, members.map_or(0, Members::len), limits.instances_per_lease)
 }
 
 /// What an instance becomes when its agent registers it again: what others say of it stays, if it is the same incarnation.
@@ -238,11 +259,11 @@ fn add_ports(key: &ServiceKey, service: &mut Option<Cow<'_, Service>>, spec: &In
     Ok(())
 }
 
-/// The services of a registration, each once.
-fn services(register: &Register) -> Vec<&ServiceKey> {
-    let mut services: Vec<&ServiceKey> = register.instances.iter().map(|(key, _)| &key.service).collect();
-    services.sort_unstable();
-    services.dedup();
+/// The services of a registration, each once, as they are.
+fn services<'a>(places: &[Place<'a>]) -> Vec<(&'a ServiceKey, Option<&'a ServiceState>)> {
+    let mut services: Vec<_> = places.iter().map(|place| (&place.key.service, place.service)).collect();
+    services.sort_unstable_by_key(|(key, _)| *key);
+    services.dedup_by_key(|(key, _)| *key);
     services
 }
 

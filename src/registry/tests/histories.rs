@@ -73,7 +73,7 @@ impl Book {
                 assert_eq!(addresses.insert(place, instance.key.id.clone()), None, "an address is one instance's");
                 let lease = self.state.lease(instance.lease).expect("an instance's lease holds");
                 assert!(lease.members.contains(&instance.key), "a lease knows its instances");
-                assert_eq!(lease.lease.value.incarnation, instance.incarnation, "a lease is of one incarnation");
+                assert_eq!(lease.lease.incarnation, instance.incarnation, "a lease is of one incarnation");
                 assert!(self.state.tombstone(&instance.key).is_none(), "nobody is here and gone");
                 let earlier = before.instance(&instance.key).map(|instance| instance.value.incarnation);
                 assert!(earlier.is_none_or(|earlier| earlier <= instance.incarnation), "incarnations only grow");
@@ -93,7 +93,7 @@ impl Book {
             for Versioned { revision, value } in state.instances.values() {
                 records.push((Key::Instance(value.key.clone()), *revision, Record::Instance(value.clone())));
                 let lease = self.state.lease(value.lease).expect("an instance's lease holds");
-                records.push((Key::Lease(value.lease), lease.lease.revision, Record::Lease(*lease.lease.value)));
+                records.push((Key::Lease(value.lease), lease.revision, Record::Lease(lease.lease)));
             }
         }
         for id in 0..5 {

@@ -63,7 +63,7 @@ impl Book {
             Key::Service(key) => snapshot.services.get(key).map(|state| state.service.revision),
             Key::Raw(key) => snapshot.raw.get(key).map(|raw| raw.revision),
             Key::Replica(_) => None,
-            Key::Lease(id) => self.state.lease(*id).map(|state| state.lease.revision),
+            Key::Lease(id) => self.state.lease(*id).map(|state| state.revision),
             Key::Instance(key) => snapshot
                 .instance(key)
                 .map(|instance| instance.revision)

@@ -45,7 +45,7 @@ impl Book {
     }
 
     fn owner(&self, lease: LeaseId) -> Option<ReplicaId> {
-        self.state.lease(lease).map(|state| state.lease.value.owner)
+        self.state.lease(lease).map(|state| state.lease.owner)
     }
 }
 

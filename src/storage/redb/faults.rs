@@ -14,7 +14,7 @@ use super::*;
 use crate::{
     model::{Limits, parse},
     registry::{Heard, Registry},
-    storage::{Record, conformance::instance},
+    storage::{Key, Record, conformance::instance},
     telemetry::Metrics,
 };
 
