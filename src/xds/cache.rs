@@ -68,7 +68,8 @@ pub struct Cache {
     last_group: AtomicU64,
     /// All streams, for what concerns everybody.
     streams: DashMap<u64, Arc<Mailbox>>,
-    /// Raw resources that are not for everybody.
+    /// Raw resources that are not for everybody. Only of these a stream has a choice: of one that came and went before
+    /// anybody was told, no stream would be told that it went.
     chosen: Mutex<BTreeSet<RawKey>>,
     /// Assignments that depend on where one looks from.
     failovers: Mutex<Failovers>,
@@ -374,9 +375,10 @@ impl Cache {
 
     /// Which resources a node gets, of names of which there are several.
     pub(super) fn select(&self, node: &Node) -> Selection {
-        // It may be newer than these: then there will be another selection.
+        // The state may be newer than these: then there will be another selection.
         let failovers = lock(&self.failovers).clone();
-        select(node, &failovers, &self.registry.snapshot())
+        let chosen = lock(&self.chosen).iter().map(|key| (key.kind, key.name.clone())).collect();
+        select(node, &failovers, chosen, &self.registry.snapshot())
     }
 
     /// Whether it depends on where one looks from has changed for a service.
@@ -399,7 +401,7 @@ impl Cache {
     }
 
     /// A service's instances have changed, and its definition if these are its clusters, then and now.
-    pub(super) fn service_changed(&self, service: &ServiceKey, clusters: &[Arc<str>], revision: Revision) {
+    pub(super) fn service_changed(&self, service: &ServiceKey, clusters: &BTreeSet<Arc<str>>, revision: Revision) {
         // Who is meant goes before what is said.
         if !clusters.is_empty() && self.failover_changed(service) {
             self.streams.iter().for_each(|stream| stream.tell_selection(revision));
@@ -490,12 +492,13 @@ pub struct Definitions {
 }
 
 impl Definitions {
-    /// The names of the service's clusters that may have come, gone or changed; empty if its definition has not.
-    pub fn changed(&mut self, key: &ServiceKey, snapshot: &Snapshot) -> Vec<Arc<str>> {
+    /// The names of the service's clusters that have come, gone or may have changed; none if its definition has not.
+    pub fn changed(&mut self, key: &ServiceKey, snapshot: &Snapshot) -> Option<BTreeSet<Arc<str>>> {
         let state = snapshot.services.get(key);
         let revision = state.map(|state| state.service.revision);
-        if revision == self.revisions.get(key).copied() {
-            return Vec::new();
+        // One that is not there, and was not, came and went.
+        if revision.is_some() && revision == self.revisions.get(key).copied() {
+            return None;
         }
         let now: Vec<Arc<str>> = state.map(|state| clusters_of(state).collect()).unwrap_or_default();
         let before = match revision {
@@ -508,7 +511,6 @@ impl Definitions {
                 self.known.remove(key)
             }
         };
-        let names: BTreeSet<Arc<str>> = before.into_iter().flatten().chain(now).collect();
-        names.into_iter().collect()
+        Some(before.into_iter().flatten().chain(now).collect())
     }
 }

@@ -76,15 +76,12 @@ fn lead(
         match dirty {
             Dirty::Service(service) => {
                 let mut clusters = definitions.changed(&service, &snapshot);
-                if clusters.is_empty() && !snapshot.services.contains_key(&service) {
-                    // It came and went since the last look; whoever looked meanwhile may have seen it.
-                    clusters = cache.clusters_seen(&service);
+                if let Some(clusters) = &mut clusters {
+                    // What came and went since the last look may have been seen meanwhile.
+                    clusters.extend(cache.clusters_seen(&service));
                     routes_due.get_or_insert(since);
                 }
-                cache.service_changed(&service, &clusters, since);
-                if !clusters.is_empty() {
-                    routes_due.get_or_insert(since);
-                }
+                cache.service_changed(&service, &clusters.unwrap_or_default(), since);
             }
             Dirty::Raw(key) => drop(raw.insert(key)),
         }
@@ -123,10 +120,14 @@ mod tests {
 
     use super::*;
     use crate::{
+        model::{Limits, Namespace, ResourceType, parse},
         registry::{Registry, Settings},
         storage::memory::MemoryStore,
         telemetry::Metrics,
+        translate::View,
+        xds::{protocol::Catalog, view_catalog::ViewCatalog},
     };
+    use convoy_client::proto;
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_is_no_time_to_return() {
@@ -144,6 +145,42 @@ mod tests {
         assert_eq!(*cache.readiness().borrow(), Readiness::Ready);
         let rest = resumed.elapsed();
         assert!((Duration::from_millis(800)..Duration::from_millis(1_600)).contains(&rest), "{rest:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cluster_that_came_and_went_between_two_looks_is_told() {
+        let (store, opened) = MemoryStore::open("id".into());
+        let (store, metrics) = (Arc::new(store), Arc::new(Metrics::default()));
+        let (registry, _running) = Registry::start(store, opened, Settings::default(), metrics);
+        let cache = Arc::new(Cache::new(registry.clone(), Readiness::Ready));
+        let register = async |port: &str| {
+            let registration = proto::Registration {
+                service: "web".into(),
+                id: "1".into(),
+                address: "10.0.0.1".into(),
+                ports: vec![proto::Port { name: port.into(), port: 80, ..Default::default() }],
+                ..Default::default()
+            };
+            let parsed = parse::registration(registration, None, &Limits::default()).expect("a registration");
+            registry.register(None, None, None, vec![parsed]).await.expect("registered");
+        };
+        let mut definitions = Definitions::default();
+        let mut look = async || lead(&cache, registry.dirty().await, Revision(1), &mut definitions, &mut None);
+        register("http").await;
+        look().await;
+        let view = View { namespace: Namespace::default(), outbound: None, imports: None, grpc: false };
+        let catalog = ViewCatalog::new(cache.clone(), &view, Arc::default(), 1);
+        let _group = cache.join_wildcard(ResourceType::Cluster, &catalog.view, &catalog.mailbox);
+        let admin: Arc<str> = "web:admin".into();
+        register("admin").await;
+        assert!(catalog.get(ResourceType::Cluster, &admin).is_some());
+        let key = parse::instance_key("default", "web", "1").expect("a key");
+        registry.deregister(key.clone(), None).await.expect("deregistered");
+        registry.delete_service(key.service).await.expect("deleted");
+        register("http").await;
+        catalog.mailbox.take();
+        look().await;
+        assert!(catalog.mailbox.look(|news| news.names.contains_key(&(ResourceType::Cluster, admin))));
     }
 
     #[test]

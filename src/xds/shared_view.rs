@@ -26,6 +26,9 @@ pub enum Choice {
 /// Of names of which there is not just one resource for everybody.
 pub type Selection = BTreeMap<(ResourceType, Arc<str>), Choice>;
 
+/// Names of raw resources that are not for everybody.
+pub type ChosenNames = BTreeSet<(ResourceType, Arc<str>)>;
+
 /// Clusters of services with failover by locality.
 pub type Failovers = BTreeMap<ServiceKey, Vec<Arc<str>>>;
 
@@ -37,19 +40,17 @@ pub struct SharedView {
 }
 
 /// The choice that a node gets, of each name of which there is not just one resource for everybody.
-pub fn select(node: &Node, failovers: &Failovers, snapshot: &Snapshot) -> Selection {
+pub fn select(node: &Node, failovers: &Failovers, chosen: ChosenNames, snapshot: &Snapshot) -> Selection {
     let mut selection = Selection::new();
     if let Some(from) = place(node) {
         let names = failovers.values().flatten();
         selection.extend(names.map(|name| ((ResourceType::Endpoint, name.clone()), Choice::From(from.clone()))));
     }
-    let chosen = snapshot.raw.iter().filter(|(key, raw)| is_chosen(key, &raw.value));
-    let names: BTreeSet<(ResourceType, Arc<str>)> = chosen.map(|(key, _)| (key.kind, key.name.clone())).collect();
     let choose = |(kind, name): (ResourceType, Arc<str>)| {
         let variant = snapshot.variant_for(kind, &name, node).map(|(key, _)| key.variant.clone());
         ((kind, name), variant)
     };
-    for (name, variant) in names.into_iter().map(choose) {
+    for (name, variant) in chosen.into_iter().map(choose) {
         match variant {
             Some(variant) => drop(selection.insert(name, Choice::Variant(variant))),
             None => drop(selection.entry(name).or_insert(Choice::Generated)),
@@ -222,7 +223,8 @@ mod tests {
             let raw = RawResource { bytes: Default::default(), selector: None, ttl: None };
             snapshot.raw.insert(key, Versioned { revision: Revision(1), value: Arc::new(raw) });
         }
-        let selection = select(&Node::default(), &Failovers::new(), &snapshot);
+        let chosen = ChosenNames::from([(ResourceType::Cluster, "named".into())]);
+        let selection = select(&Node::default(), &Failovers::new(), chosen, &snapshot);
         assert_eq!(selection.len(), 1, "what is for everybody needs no choice");
         assert_eq!(selection[&(ResourceType::Cluster, "named".into())], Choice::Variant("v".into()));
     }
