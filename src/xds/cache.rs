@@ -138,6 +138,10 @@ impl Cache {
         self.streams.insert(stream.id, stream.clone());
     }
 
+    pub(super) fn has_no_streams(&self) -> bool {
+        self.streams.is_empty()
+    }
+
     pub(super) fn exit(&self, stream: &Mailbox) {
         self.streams.remove(&stream.id);
     }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::{
     cache::{Cache, Definitions},
@@ -18,6 +18,8 @@ const ROUTES_SHARE: u32 = 10;
 /// After the first registration others follow.
 const FIRST_REGISTRATION_GRACE: Duration = Duration::from_secs(1);
 const SETTLE_LOOK: Duration = Duration::from_millis(50);
+/// With no stream there is nobody to tell soon: changes are led through together, for less.
+const REST_WITHOUT_STREAMS: Duration = Duration::from_millis(5);
 
 pub async fn run(cache: Arc<Cache>) {
     let mut definitions = Definitions::default();
@@ -52,6 +54,9 @@ pub async fn run(cache: Arc<Cache>) {
             routes_at = Instant::now() + pause(took, last_took);
             last_took = took;
             routes_due = None;
+        }
+        if cache.has_no_streams() {
+            sleep(REST_WITHOUT_STREAMS).await;
         }
     }
 }
@@ -116,7 +121,7 @@ pub async fn settle(cache: Arc<Cache>, window: Duration) {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::{advance, sleep};
+    use tokio::time::advance;
 
     use super::*;
     use crate::{
