@@ -18,6 +18,8 @@ mod revisions;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+pub mod failing;
+#[cfg(test)]
 #[path = "../../tests/support/etcd.rs"]
 #[allow(dead_code, reason = "each suite uses a part of it")]
 mod real_etcd;

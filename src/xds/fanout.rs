@@ -97,16 +97,20 @@ fn lead(
 }
 
 /// Without stored state returning proxies know more than Convoy does, until the agents have had time to register. By
-/// observed time: while Convoy is stopped nobody can.
+/// observed time: while Convoy is stopped nobody can. While nothing can be written nobody can either, and afterwards they
+/// have the whole window again.
 pub async fn settle(cache: Arc<Cache>, window: Duration) {
     let registry = cache.registry();
     let now = || Duration::from_millis(registry.handled_ms());
-    let end = now() + window;
+    let mut end = now() + window;
     let mut first = None;
     let mut looks = interval(SETTLE_LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while now() < end {
         looks.tick().await;
+        if !registry.is_writable() {
+            end = now() + window;
+        }
         if first.is_none() && registry.leases() > 0 {
             first = Some(now());
         }
@@ -121,18 +125,18 @@ pub async fn settle(cache: Arc<Cache>, window: Duration) {
 
 #[cfg(test)]
 mod tests {
+    use convoy_client::proto;
     use tokio::time::advance;
 
     use super::*;
     use crate::{
         model::{Limits, Namespace, ResourceType, parse},
         registry::{Registry, Settings},
-        storage::memory::MemoryStore,
+        storage::{failing::Failing, memory::MemoryStore},
         telemetry::Metrics,
         translate::View,
         xds::{protocol::Catalog, view_catalog::ViewCatalog},
     };
-    use convoy_client::proto;
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_is_no_time_to_return() {
@@ -153,36 +157,58 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn while_nothing_can_be_written_is_no_time_to_return() {
+        let (store, opened) = MemoryStore::open("id".into());
+        let disk = Arc::new(Failing::new(store, true));
+        let (registry, _running) = Registry::start(disk.clone(), opened, Settings::default(), Arc::default());
+        let cache = Arc::new(Cache::new(registry.clone(), Readiness::Unknown));
+        let settling = tokio::spawn(settle(cache.clone(), Duration::from_secs(2)));
+        for _ in 0..5 {
+            assert!(!register(&registry, "http").await);
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(*cache.readiness().borrow(), Readiness::Unknown);
+        disk.fail(false);
+        assert!(register(&registry, "http").await);
+        let writable = Instant::now();
+        settling.await.expect("it ends");
+        let rest = writable.elapsed();
+        assert!((Duration::from_millis(1_800)..Duration::from_millis(2_200)).contains(&rest), "{rest:?}");
+    }
+
+    /// An agent registers; whether it could.
+    async fn register(registry: &Registry, port: &str) -> bool {
+        let registration = proto::Registration {
+            service: "web".into(),
+            id: "1".into(),
+            address: "10.0.0.1".into(),
+            ports: vec![proto::Port { name: port.into(), port: 80, ..Default::default() }],
+            ..Default::default()
+        };
+        let parsed = parse::registration(registration, None, &Limits::default()).expect("a registration");
+        registry.register(None, None, None, vec![parsed]).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_cluster_that_came_and_went_between_two_looks_is_told() {
         let (store, opened) = MemoryStore::open("id".into());
         let (store, metrics) = (Arc::new(store), Arc::new(Metrics::default()));
         let (registry, _running) = Registry::start(store, opened, Settings::default(), metrics);
         let cache = Arc::new(Cache::new(registry.clone(), Readiness::Ready));
-        let register = async |port: &str| {
-            let registration = proto::Registration {
-                service: "web".into(),
-                id: "1".into(),
-                address: "10.0.0.1".into(),
-                ports: vec![proto::Port { name: port.into(), port: 80, ..Default::default() }],
-                ..Default::default()
-            };
-            let parsed = parse::registration(registration, None, &Limits::default()).expect("a registration");
-            registry.register(None, None, None, vec![parsed]).await.expect("registered");
-        };
         let mut definitions = Definitions::default();
         let mut look = async || lead(&cache, registry.dirty().await, Revision(1), &mut definitions, &mut None);
-        register("http").await;
+        assert!(register(&registry, "http").await);
         look().await;
         let view = View { namespace: Namespace::default(), outbound: None, imports: None, grpc: false };
         let catalog = ViewCatalog::new(cache.clone(), &view, Arc::default(), 1);
         let _group = cache.join_wildcard(ResourceType::Cluster, &catalog.view, &catalog.mailbox);
         let admin: Arc<str> = "web:admin".into();
-        register("admin").await;
+        assert!(register(&registry, "admin").await);
         assert!(catalog.get(ResourceType::Cluster, &admin).is_some());
         let key = parse::instance_key("default", "web", "1").expect("a key");
         registry.deregister(key.clone(), None).await.expect("deregistered");
         registry.delete_service(key.service).await.expect("deleted");
-        register("http").await;
+        assert!(register(&registry, "http").await);
         catalog.mailbox.take();
         look().await;
         assert!(catalog.mailbox.look(|news| news.names.contains_key(&(ResourceType::Cluster, admin))));

@@ -19,7 +19,7 @@ use crate::{
         timers::Notice,
         watch::{Filter, Seen, Step, merge::Told},
     },
-    storage::{Change, CommitError, Key, Opened, Record, Storage, Transaction, memory::MemoryStore},
+    storage::{Change, CommitError, Key, Opened, Record, Storage, Transaction, failing::Failing, memory::MemoryStore},
     telemetry::Metrics,
 };
 
@@ -198,31 +198,14 @@ async fn watchers_are_limited() {
     registry.watch(Filter::default(), None).expect("a watch");
 }
 
-/// A store that can be told to fail.
-#[derive(Debug)]
-struct Failing {
-    store: MemoryStore,
-    fail: std::sync::atomic::AtomicBool,
-}
-
-#[async_trait::async_trait]
-impl Storage for Failing {
-    async fn commit(&self, transactions: Vec<Transaction>) -> Vec<Result<Revision, CommitError>> {
-        if self.fail.load(std::sync::atomic::Ordering::Relaxed) {
-            return transactions.iter().map(|_| Err(CommitError::Unavailable("no disk".into()))).collect();
-        }
-        self.store.commit(transactions).await
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn while_the_store_fails_nothing_changes_and_nobody_expires() {
     let (store, opened): (_, Opened) = MemoryStore::open("store".into());
-    let store = Arc::new(Failing { store, fail: false.into() });
+    let store = Arc::new(Failing::new(store, false));
     let (registry, _) =
         Registry::start(store.clone(), opened, unbraked(Limits::default()), Arc::new(Metrics::default()));
     let lease = register(&registry, "web/1", 1, 1).await;
-    store.fail.store(true, std::sync::atomic::Ordering::Relaxed);
+    store.fail(true);
     let error = registry.deregister(key("web/1"), None).await.expect_err("unavailable");
     assert!(matches!(error, Error::Unavailable { .. }), "{error}");
     sleep(Duration::from_secs(5)).await;
@@ -231,7 +214,7 @@ async fn while_the_store_fails_nothing_changes_and_nobody_expires() {
     assert!(heartbeat(&registry, lease).is_some());
     // Whether one that is not known here was lost with the store, nobody can tell.
     assert_eq!(registry.heartbeat(LeaseId(1), None, None), Heard::Retry);
-    store.fail.store(false, std::sync::atomic::Ordering::Relaxed);
+    store.fail(false);
     assert!(!registry.is_writable());
     sleep(Duration::from_millis(2_500)).await;
     assert!(!present(&registry, "web/1") && registry.is_writable());
@@ -553,22 +536,21 @@ async fn a_drain_that_begins_after_a_pause_has_its_whole_time() {
 #[tokio::test(start_paused = true)]
 async fn what_of_the_brake_could_not_be_written_is_tried_again() {
     let (store, opened): (_, Opened) = MemoryStore::open("store".into());
-    let store = Arc::new(Failing { store, fail: false.into() });
-    let fail = |fails| store.fail.store(fails, std::sync::atomic::Ordering::Relaxed);
+    let store = Arc::new(Failing::new(store, false));
     let (registry, _) = Registry::start(store.clone(), opened, Limits::default().into(), Arc::new(Metrics::default()));
     let leases = [register(&registry, "web/1", 1, 30).await, register(&registry, "web/2", 2, 30).await];
     let verdicts = || [verdict(&registry, "web/1"), verdict(&registry, "web/2")];
-    fail(true);
+    store.fail(true);
     sleep(Duration::from_secs(32)).await;
     assert_eq!(verdicts(), [Some(Verdict::Healthy); 2], "nothing can be written");
-    fail(false);
+    store.fail(false);
     sleep(Duration::from_secs(2)).await;
     assert_eq!(verdicts(), [Some(Verdict::Suspect); 2]);
-    fail(true);
+    store.fail(true);
     assert!(leases.iter().all(|lease| heartbeat(&registry, *lease).is_some()));
     sleep(Duration::from_secs(1)).await;
     assert_eq!(verdicts(), [Some(Verdict::Suspect); 2], "nothing can be written");
-    fail(false);
+    store.fail(false);
     assert!(leases.iter().all(|lease| heartbeat(&registry, *lease).is_some()));
     sleep(Duration::from_secs(1)).await;
     assert_eq!(verdicts(), [Some(Verdict::Healthy); 2]);

@@ -19,7 +19,10 @@ use convoy::{
     },
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 
 use crate::trace::note;
 
@@ -45,6 +48,10 @@ struct State {
     /// Up to here revisions are reserved, durably.
     ceiling: u64,
     is_slow: bool,
+    /// Nothing can be written.
+    is_full: bool,
+    /// Since when it has not been full.
+    writable_since: Instant,
     /// How often it was opened: who opened it before is gone.
     opened: u64,
     /// Written, and not told yet.
@@ -65,6 +72,8 @@ impl Disk {
             durable: file,
             ceiling: 0,
             is_slow: false,
+            is_full: false,
+            writable_since: Instant::now(),
             opened: 0,
             untold: VecDeque::new(),
         };
@@ -100,6 +109,19 @@ impl Disk {
 
     pub fn slow_down(&self, is_slow: bool) {
         self.lock().is_slow = is_slow;
+    }
+
+    pub fn fill(&self, is_full: bool) {
+        let mut state = self.lock();
+        if std::mem::replace(&mut state.is_full, is_full) && !is_full {
+            state.writable_since = Instant::now();
+        }
+    }
+
+    /// None while it is full.
+    pub fn writable_since(&self) -> Option<Instant> {
+        let state = self.lock();
+        (!state.is_full).then_some(state.writable_since)
     }
 
     pub fn holds(&self) -> Records {
@@ -196,8 +218,12 @@ impl Storage for Store {
             (random.random_range(1..10) + slowly, random.random_range(1..10))
         };
         sleep(Duration::from_millis(there)).await;
-        let gone = || Err(CommitError::Unavailable("it is another's".into()));
-        let write = |transaction| self.state().map_or_else(gone, |mut state| state.write(transaction));
+        let refused = |why: &str| Err(CommitError::Unavailable(why.into()));
+        let write = |transaction| match self.state() {
+            None => refused("it is another's"),
+            Some(state) if state.is_full => refused("it is full"),
+            Some(mut state) => state.write(transaction),
+        };
         let outcomes: Vec<_> = transactions.into_iter().map(write).collect();
         sleep(Duration::from_millis(back)).await;
         if let Some(last) = outcomes.iter().flatten().max() {

@@ -1,5 +1,5 @@
 //! One Convoy with its file, on one thread and paused time, each history from a seed: it is killed and started again, stopped
-//! and goes on, its disk is slow, its wall clock is stepped; backups are made of it, and it begins with one of them again,
+//! and goes on, its disk is slow or full, its wall clock is stepped; backups are made of it, and it begins with one of them again,
 //! also with one that it has begun with before. Agents come, change what they say, leave, die, and are cut off; proxies and
 //! watchers come back to it. What must hold:
 //!
@@ -123,7 +123,7 @@ impl Alone {
 
     fn happen(&mut self) {
         let at = self.random.random_range(0..AGENTS);
-        let what = self.random.random_range(0..64);
+        let what = self.random.random_range(0..67);
         note(|| format!("event {what}, agent {}", self.agents[at].key));
         match what {
             0..3 => self.agents[at].running = false,
@@ -151,6 +151,8 @@ impl Alone {
             60..62 => self.configure(),
             62 => self.weigh(at),
             63 => self.come_back(at),
+            64 => self.disk.fill(true),
+            65..67 => self.disk.fill(false),
             _ => {}
         }
     }
@@ -380,16 +382,20 @@ impl Alone {
             agent.next = now + Duration::from_millis(100);
             return;
         };
-        let Some(lease) = agent.lease.filter(|_| !agent.is_doubtful) else {
+        let Some(lease) = agent.lease else {
             agent.register(&convoy.registry);
             return;
         };
-        let heard = convoy.registry.heartbeat(lease, agent.known, None);
+        // While it is not known what stands, all that is asked for is that the lease is kept.
+        let heard = convoy.registry.heartbeat(lease, agent.known.filter(|_| !agent.is_doubtful), None);
         note(|| format!("{} of {} heartbeats: {heard:?}", agent.key, agent.incarnation));
         match heard {
             Heard::Kept(held) => {
                 (agent.last_heard, agent.next) = (now, now + held.heartbeat_interval);
                 (agent.is_heard, agent.has_returned) = (true, true);
+                if agent.is_doubtful {
+                    agent.register(&convoy.registry);
+                }
             }
             Heard::Retry => agent.next = now + Duration::from_millis(100),
             Heard::RegisterAgain => {
@@ -420,7 +426,8 @@ impl Alone {
                 assert_eq!(there.spec.weight, agent.weight, "{} was told that all is well", agent.key);
             }
             assert!(there.incarnation.0 > agent.fenced, "{} was deregistered", agent.key);
-            let silent_for = now - agent.last_heard.max(convoy.runs_since);
+            let Some(writable_since) = self.disk.writable_since() else { continue };
+            let silent_for = now - agent.last_heard.max(convoy.runs_since).max(writable_since);
             let is_over = convoy.runs() && !agent.running && silent_for > TTL + LONGEST + MARGIN;
             assert!(!is_over, "{} has been silent for {silent_for:?}", agent.key);
         }
@@ -433,6 +440,7 @@ impl Alone {
     /// Nothing more goes wrong.
     async fn settle(&mut self) {
         self.disk.slow_down(false);
+        self.disk.fill(false);
         if self.convoy.is_none() {
             self.start();
         }
