@@ -84,7 +84,7 @@ impl Agent {
             }
             Some(Err(Error::Fenced { .. })) => {
                 // Its deregistration was not answered, and has happened.
-                (self.incarnation, self.next) = (self.incarnation + 1, now);
+                (self.incarnation, self.lease, self.next) = (self.incarnation + 1, None, now);
             }
             _ => (self.at, self.next) = ((self.at + 1) % REPLICAS, now + Duration::from_millis(200)),
         }

@@ -181,7 +181,8 @@ impl Mesh {
     fn drain(&mut self, at: usize, of: usize) {
         let Some(node) = self.nodes[of].as_ref().filter(|node| node.runs() && self.agents[at].running) else { return };
         let agent = &mut self.agents[at];
-        if agent.drains || agent.registering.is_some() {
+        // Of an incarnation that nobody knows there is nothing to drain.
+        if agent.drains || agent.registering.is_some() || agent.lease.is_none() {
             return;
         }
         (agent.drains, agent.heard) = (true, None);
