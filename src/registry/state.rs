@@ -106,7 +106,7 @@ impl ServiceState {
 
     fn mark_checked(&self, effects: &mut Effects) {
         if !self.service.value.checks.is_empty() {
-            effects.checked.insert(self.key.clone());
+            effects.checked.push(self.key.clone());
         }
     }
 
@@ -250,9 +250,10 @@ pub struct LeaseSet {
 #[derive(Debug, Default, PartialEq)]
 pub struct Effects {
     pub events: Vec<Event>,
-    pub dirty: BTreeSet<Dirty>,
+    /// Some more than once.
+    pub dirty: Vec<Dirty>,
     /// The services among these that have checks, or had.
-    pub checked: BTreeSet<ServiceKey>,
+    pub checked: Vec<ServiceKey>,
     pub leases_set: Vec<LeaseSet>,
     pub leases_gone: Vec<LeaseId>,
     /// Deleted, though they have members: to be put back.
@@ -401,7 +402,7 @@ impl State {
                     Some(Record::Raw(value)) => self.snapshot.raw.insert(key.clone(), Versioned { revision, value }),
                     _ => self.snapshot.raw.remove(&key),
                 };
-                effects.dirty.insert(Dirty::Raw(key));
+                effects.dirty.push(Dirty::Raw(key));
             }
             (Key::Instance(key), Some(Record::Instance(instance))) => {
                 self.forget(&key);
@@ -439,7 +440,7 @@ impl State {
                 self.snapshot.services.insert(key.clone(), Arc::new(state));
             }
         }
-        effects.dirty.insert(Dirty::Service(key.clone()));
+        effects.dirty.push(Dirty::Service(key.clone()));
         self.service_selects(&key, revision, effects);
     }
 
@@ -453,7 +454,7 @@ impl State {
         self.addresses.remove(key);
         self.virtuals.remove(key);
         self.empty_services.remove(key);
-        effects.dirty.insert(Dirty::Service(key.clone()));
+        effects.dirty.push(Dirty::Service(key.clone()));
     }
 
     fn put_instance(&mut self, mut instance: Versioned<Instance>, effects: &mut Effects) {
@@ -478,7 +479,7 @@ impl State {
         {
             effects.drains.push((key.clone(), drain.time));
         }
-        effects.dirty.insert(Dirty::Service(key.service));
+        effects.dirty.push(Dirty::Service(key.service));
         self.member_changed(before.as_ref(), Some(&instance), effects);
         let kind = if before.is_some() { EventKind::Changed } else { EventKind::Added };
         effects.events.push(Event { kind, revision: instance.revision, before, instance });
@@ -507,7 +508,7 @@ impl State {
             self.empty_services.insert(key.service.clone(), now);
         }
         self.move_member(Some(&instance.value), None, effects);
-        effects.dirty.insert(Dirty::Service(key.service.clone()));
+        effects.dirty.push(Dirty::Service(key.service.clone()));
         self.member_changed(Some(&instance), None, effects);
         let before = Some(instance.clone());
         effects.events.push(Event { kind: EventKind::Removed(cause), revision, before, instance });

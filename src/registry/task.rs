@@ -7,7 +7,7 @@
 //! refused, or change nothing, as long as anything is on its way that came before it.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -130,8 +130,8 @@ pub(super) struct Task {
     /// The last write did.
     fails: bool,
     /// What has changed since the last snapshot was published.
-    changed: BTreeSet<Dirty>,
-    checked: BTreeSet<ServiceKey>,
+    changed: Vec<Dirty>,
+    checked: Vec<ServiceKey>,
     replicas_changed: bool,
     /// The ends of drains; the timers of leases are in `timers`.
     drains: Wheel<(InstanceKey, Incarnation)>,
@@ -177,8 +177,8 @@ impl Task {
             dirty_checked: inner.dirty_checked.clone(),
             store_failed_ms: inner.store_failed_ms.clone(),
             fails: false,
-            changed: BTreeSet::new(),
-            checked: BTreeSet::new(),
+            changed: Vec::new(),
+            checked: Vec::new(),
             replicas_changed: false,
             drains: Wheel::default(),
             asked: Queue::default(),
@@ -510,8 +510,8 @@ impl Task {
     /// The snapshot goes first: whoever is told of a change looks there, and is not told again.
     fn publish(&mut self) {
         self.snapshot.store(Arc::new(self.state.snapshot().clone()));
-        self.dirty.mark(std::mem::take(&mut self.changed));
-        self.dirty_checked.mark(std::mem::take(&mut self.checked));
+        self.dirty.mark(self.changed.drain(..));
+        self.dirty_checked.mark(self.checked.drain(..));
         if std::mem::take(&mut self.replicas_changed) {
             // Checks are shared out anew.
             let services = self.state.snapshot().services.values();

@@ -128,7 +128,7 @@ impl State {
                 None => drop(state.members.remove(key)),
             }
             state.revision = revision;
-            effects.dirty.insert(Dirty::Service(place));
+            effects.dirty.push(Dirty::Service(place));
         }
     }
 

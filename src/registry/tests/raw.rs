@@ -19,7 +19,7 @@ fn put(book: &mut Book, key: &RawKey, bytes: &'static [u8]) -> Result<(), Error>
 fn a_resource_is_put_changed_and_deleted() {
     let (mut book, key) = (Book::default(), raw_key("a", ""));
     put(&mut book, &key, b"one").expect("put");
-    assert_eq!(book.effects.dirty, [Dirty::Raw(key.clone())].into());
+    assert_eq!(book.effects.dirty, [Dirty::Raw(key.clone())]);
     let first = book.snapshot().raw[&key].clone();
     put(&mut book, &key, b"one").expect("said again");
     assert_eq!((&book.snapshot().raw[&key], book.effects.dirty.len()), (&first, 0), "nothing has changed");
@@ -27,7 +27,7 @@ fn a_resource_is_put_changed_and_deleted() {
     assert!(book.snapshot().raw[&key].revision > first.revision);
     book.run(&Command::DeleteRaw { key: key.clone() }).expect("deleted");
     assert!(book.snapshot().raw.is_empty());
-    assert_eq!(book.effects.dirty, [Dirty::Raw(key.clone())].into());
+    assert_eq!(book.effects.dirty, [Dirty::Raw(key.clone())]);
     let error = book.run(&Command::DeleteRaw { key }).expect_err("gone");
     assert_eq!(error, Error::NotFound { kind: "resource", name: "clusters/a".into() });
 }

@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::model::{Exports, ServicePatch, ServicePort, selector::InstanceSelector};
 
@@ -156,7 +158,8 @@ fn a_change_marks_only_the_virtual_services_it_concerns() {
             crate::registry::state::Dirty::Service(key) => key.name.to_string(),
             crate::registry::state::Dirty::Raw(key) => key.to_string(),
         };
-        book.effects.dirty.iter().map(name).collect()
+        let names: BTreeSet<String> = book.effects.dirty.iter().map(name).collect();
+        names.into_iter().collect()
     };
     assert_eq!(dirty(&book), ["v1", "web"]);
     book.register(&[("web/1", InstanceSpec { labels: labels("rust"), ..spec(1) })]).expect("registered");
