@@ -1,6 +1,8 @@
 //! Durable registrations: the redb store on the disk of the build directory, in this process and over gRPC, beside a bare
 //! redb loop that writes as many bytes under such keys with the same group commit: one transaction for all that wait,
-//! synced before it is answered, and `quick_repair` as the store has it. All take turns; each has a file of its own.
+//! synced before it is answered, and `quick_repair` as the store has it. Convoy's leases stand in the order of their time, so that a
+//! commit changes few pages; a second loop has them at random, which is what that order gains. All take turns; each has a
+//! file of its own.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -11,7 +13,7 @@ use std::{
 use anyhow::Context;
 use convoy::{
     config::{Config, StorageKind},
-    model::{Lease, LeaseId, Limits, ReplicaId, parse},
+    model::{Lease, LeaseId, Limits, ReplicaId, UnixMillis, parse},
     registry::Registry,
     server::Server,
     storage::{Key, Record, record},
@@ -55,15 +57,18 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
     let numbers = Numbers::default();
     let sample = Sample::take(here.registry(), FIRST + numbers.next()).await?;
     let bare = Bare::start(&directory.path().join("bare.redb"))?;
-    let mut rates: [Vec<f64>; 3] = Default::default();
+    let at_random = Bare::start(&directory.path().join("random.redb"))?;
+    let mut rates: [Vec<f64>; 4] = Default::default();
     for round in 0..options.rounds {
         for turn in 0..rates.len() {
             let (which, numbers) = ((round + turn) % rates.len(), numbers.clone());
             let next = move || FIRST + numbers.next();
             rates[which].push(match which {
-                0 => {
-                    let (bare, sample) = (bare.clone(), sample.clone());
-                    rate(CONNECTIONS, options.time(), move || bare.clone().write(sample.records(next()))).await?
+                0 | 3 => {
+                    let (bare, sample) = (if which == 0 { &bare } else { &at_random }.clone(), sample.clone());
+                    let lease = move || if which == 0 { new_lease() } else { LeaseId(rand::random()) };
+                    rate(CONNECTIONS, options.time(), move || bare.clone().write(sample.records(next(), lease())))
+                        .await?
                 }
                 1 => {
                     let registry = here.registry().clone();
@@ -77,14 +82,19 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
         }
     }
     println!(
-        "durable, bare redb loop of {CONNECTIONS} callers, {} bytes each: {:.0}/s",
+        "durable, bare redb loop of {CONNECTIONS} callers, {} bytes each: {:.0}/s; with leases at random {:.0}/s",
         sample.len(),
-        median(&rates[0])
+        median(&rates[0]),
+        median(&rates[3])
     );
     for (what, convoy, server) in [("in this process", &rates[1], &here), ("over gRPC", &rates[2], &over_grpc)] {
-        let ratios: Vec<f64> = convoy.iter().zip(&rates[0]).map(|(convoy, bare)| convoy / bare).collect();
+        let against =
+            |bare: &[f64]| -> Vec<f64> { convoy.iter().zip(bare).map(|(convoy, bare)| convoy / bare).collect() };
+        let (ratios, at_random) = (against(&rates[0]), median(&against(&rates[3])));
         let (rate, ratio, commits) = (median(convoy), median(&ratios), commits(server.http_address()).await?);
-        println!("durable registrations {what}: {rate:.0}/s, {commits}; ratio {ratio:.2} (rounds {ratios:.2?})");
+        println!(
+            "durable registrations {what}: {rate:.0}/s, {commits}; ratio {ratio:.2} (rounds {ratios:.2?}), {at_random:.2} to leases at random"
+        );
     }
     here.stop().await;
     over_grpc.stop().await;
@@ -128,19 +138,24 @@ impl Sample {
         Ok(Self { instance, number_at, lease })
     }
 
-    fn records(&self, number: u32) -> Records {
+    fn records(&self, number: u32, lease: LeaseId) -> Records {
         let text = number.to_string();
         let mut instance = self.instance.clone();
         instance[self.number_at..][..text.len()].copy_from_slice(text.as_bytes());
         let key = format!("i/default/service-{}/instance-{text}", number % sample::SERVICES);
-        let lease = record::encode_key(&Key::Lease(LeaseId(rand::random())));
+        let lease = record::encode_key(&Key::Lease(lease));
         [(key, instance), (lease, self.lease.clone())]
     }
 
     /// Keys and values.
     fn len(&self) -> usize {
-        self.records(FIRST).iter().map(|(key, value)| key.len() + value.len()).sum()
+        self.records(FIRST, new_lease()).iter().map(|(key, value)| key.len() + value.len()).sum()
     }
+}
+
+/// As Convoy makes them.
+fn new_lease() -> LeaseId {
+    LeaseId::new(UnixMillis::now(), rand::random())
 }
 
 type Records = [(String, Vec<u8>); 2];

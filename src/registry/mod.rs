@@ -219,7 +219,8 @@ impl Registry {
         incarnation: Option<Incarnation>,
         instances: Vec<(InstanceKey, Arc<InstanceSpec>)>,
     ) -> Result<(Outcome, Held), Error> {
-        let new_lease = LeaseId(self.inner.random.lock().expect("nothing panics while it holds this lock").random());
+        let random = self.inner.random.lock().expect("nothing panics while it holds this lock").random();
+        let new_lease = LeaseId::new(self.unix(), random);
         let command = Command::Register(Register { lease, ttl, incarnation, instances, new_lease });
         let outcome = self.run(command).await?;
         let (lease, ttl) = outcome.lease.ok_or_else(|| Error::Unavailable { reason: "the lease is gone".into() })?;
