@@ -54,8 +54,9 @@ const LONGEST: Duration = Duration::from_secs(8);
 const AGENTS: usize = 24;
 const REPLICAS: usize = 3;
 const PROXIES: usize = 6;
-/// A heartbeat counts if whoever heard it goes on for so long: it has been passed on by then, or the lease adopted.
-const PASSED_ON: Duration = Duration::from_millis(1_600);
+/// A heartbeat counts if whoever heard it goes on for so long: it has been passed on by then, or the lease adopted. Two waits
+/// of a second for one that does not answer, each of which begins with the next 200 ms.
+const PASSED_ON: Duration = Duration::from_millis(2_600);
 /// A change is everywhere by then, also after a difference.
 const TOLD: Duration = Duration::from_millis(500);
 /// The key of a crashed replica, adoption with its time to fail over, the TTL, the brake, and a little.
