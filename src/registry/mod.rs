@@ -436,6 +436,13 @@ impl Registry {
     async fn run(&self, command: Command) -> Result<Outcome, Error> {
         let (reply, outcome) = oneshot::channel();
         let unavailable = |reason: &str| Error::Unavailable { reason: reason.into() };
+        // That nothing has to be written, or that there is no such instance, may be out of date.
+        if let Health::Away { reason, .. } = &*self.inner.health.borrow()
+            && !matches!(command, Command::ReleaseBrake(_))
+        {
+            self.inner.metrics.write(command.as_str(), false);
+            return Err(unavailable(reason));
+        }
         let place = match self.inner.commands.try_reserve() {
             Ok(place) => place,
             Err(_) => match timeout(COMMAND_PATIENCE, self.inner.commands.reserve()).await {

@@ -66,6 +66,9 @@ struct Kind {
 /// Raw clusters that came and went before the streams of the time were told.
 const FOUND_IN_WORLD: [u64; 4] =
     [563_427_448_053_386, 563_427_448_053_946, 2_080_705_268_727_016, 2_080_705_268_731_384];
+/// A replica that the store did not reach said that a drain was complete, of an incarnation that it had not heard of.
+const FOUND_IN_MESH: [u64; 1] = [2_458_656_636_408_311];
+
 /// A backup was restored to a disk that was full.
 const FOUND_ALONE: [u64; 1] = [2_544_817_549_495_220];
 
@@ -79,7 +82,7 @@ const KINDS: [Kind; 4] = [
     },
     Kind { name: "fleet", run: |seed| Box::pin(Fleet::run(seed, STEPS)), fixed: 110, fresh: 30, found: &[] },
     Kind { name: "alone", run: |seed| Box::pin(Alone::run(seed, STEPS)), fixed: 30, fresh: 15, found: &FOUND_ALONE },
-    Kind { name: "mesh", run: |seed| Box::pin(Mesh::run(seed, STEPS)), fixed: 40, fresh: 20, found: &[] },
+    Kind { name: "mesh", run: |seed| Box::pin(Mesh::run(seed, STEPS)), fixed: 40, fresh: 20, found: &FOUND_IN_MESH },
 ];
 
 /// Random histories of the whole machine, each from a seed.

@@ -199,6 +199,26 @@ async fn watchers_are_limited() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn while_the_store_is_away_nothing_is_said_to_be_done() {
+    let (store, opened): (_, Opened) = MemoryStore::open("store".into());
+    let store = Arc::new(Failing::new(store, false));
+    let (registry, _) = Registry::start(store.clone(), opened, Limits::default().into(), Arc::new(Metrics::default()));
+    register(&registry, "web/1", 1, 30).await;
+    let drain = async |incarnation| {
+        let drained = registry.drain(key("web/1"), Some(Incarnation(incarnation)), None).await;
+        drained.map(|of| of.revision).map_err(|error| matches!(error, Error::Unavailable { .. }))
+    };
+    let first = drain(1).await;
+    store.go_away(true);
+    // Elsewhere its next incarnation may stand, which does not drain.
+    for incarnation in [0, 1, 2] {
+        assert_eq!(drain(incarnation).await, Err(true));
+    }
+    store.go_away(false);
+    assert_eq!((drain(1).await, drain(0).await), (first, Err(false)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn while_the_store_fails_nothing_changes_and_nobody_expires() {
     let (store, opened): (_, Opened) = MemoryStore::open("store".into());
     let store = Arc::new(Failing::new(store, false));
